@@ -1,0 +1,216 @@
+"""Every rule of qcc's integer arithmetic, once. The C twin is ``runtime/include/qcc/numerics.h``.
+
+``real = scale * (q - zero_point)``. Activations are int8 in [-128, 127], weights int8 in [-127, 127] with zero point 0,
+accumulators int32. One rounding exists: half up, ``(v + (1 << (n - 1))) >> n`` with an arithmetic shift. It is part of the
+model, not of the machine: every target computes these bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+INT8_MIN, INT8_MAX = -128, 127
+INT32_MAX = 2**31 - 1
+WEIGHT_MAX = 127
+DEFAULT_SHIFT = 31
+"""With this shift one instruction requantizes on ARM (``sqrdmulh``), Helium and Cortex-M4 (``smmulr``)."""
+
+I8 = NDArray[np.int8]
+I32 = NDArray[np.int32]
+F64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class QParams:
+    """``real = scale * (q - zero_point)``; ``scale`` is a tuple along ``axis`` for per-channel weights."""
+
+    scale: float | tuple[float, ...]
+    zero_point: int = 0
+    axis: int | None = None
+
+    @property
+    def step(self) -> float:
+        """The one scale of a per-tensor quantization (an activation)."""
+        assert isinstance(self.scale, float), "a per-channel scale has no single step"
+        return self.scale
+
+
+def activation_qparams(low: float, high: float) -> QParams:
+    """Asymmetric int8 parameters of the real range [low, high], widened to hold 0 (which must be exact: padding).
+
+    The scale is rounded to float32, so that a manifest, a C header and an ONNX file all hold the same number.
+    """
+    low, high = min(low, 0.0), max(high, 0.0)
+    if high - low < 1e-30:
+        return QParams(1.0, 0)
+    scale = float(np.float32((high - low) / (INT8_MAX - INT8_MIN)))
+    zero_point = round(INT8_MIN - low / scale)
+    return QParams(scale, max(INT8_MIN, min(INT8_MAX, zero_point)))
+
+
+def weight_scales(weight: ArrayLike, axis: int) -> F64:
+    """Symmetric scale of each channel along ``axis``: ``max |w| / 127``; 1 for a channel of zeros."""
+    w = np.asarray(weight, np.float64)
+    peak = np.abs(w).max(axis=tuple(i for i in range(w.ndim) if i != axis % w.ndim))
+    return np.where(peak > 0, peak / WEIGHT_MAX, 1.0)
+
+
+def quantize(real: ArrayLike, q: QParams) -> I8:
+    """Round half to even to int8 (a compile-time operation; per-channel scales along ``q.axis``)."""
+    x = np.asarray(real, np.float64)
+    scale: Any = q.scale
+    if q.axis is not None:
+        scale = np.asarray(scale).reshape([-1 if i == q.axis % x.ndim else 1 for i in range(x.ndim)])
+    low = -WEIGHT_MAX if q.axis is not None else INT8_MIN
+    return np.clip(np.rint(x / scale) + q.zero_point, low, INT8_MAX).astype(np.int8)
+
+
+def dequantize(q_values: ArrayLike, q: QParams) -> F64:
+    """The real numbers that the integers stand for."""
+    v = np.asarray(q_values, np.float64) - q.zero_point
+    scale: Any = q.scale
+    if q.axis is not None:
+        scale = np.asarray(scale).reshape([-1 if i == q.axis % v.ndim else 1 for i in range(v.ndim)])
+    return np.asarray(v * scale)
+
+
+def quantize_input(x: ArrayLike, q: QParams) -> I8:
+    """The run-time edge: float32 in, int8 out, ``clamp(rint(x * float32(1 / scale))) + zero_point`` (half to even).
+
+    Every operation is a single float32 one without contraction, so that compiled code can repeat it exactly.
+    """
+    inverse = np.float32(1.0 / q.step)
+    v = np.asarray(x, np.float32) * inverse
+    v = np.minimum(np.maximum(v, np.float32(INT8_MIN - q.zero_point)), np.float32(INT8_MAX - q.zero_point))
+    return (np.rint(v).astype(np.int32) + q.zero_point).astype(np.int8)
+
+
+def dequantize_output(values: ArrayLike, q: QParams) -> NDArray[np.float32]:
+    """The run-time edge: int8 in, float32 out, ``float32(q - zero_point) * float32(scale)``."""
+    return (np.asarray(values, np.int32) - q.zero_point).astype(np.float32) * np.float32(q.step)
+
+
+def rounding_shift(v: ArrayLike, shift: int) -> NDArray[np.int64]:
+    """``(v + half) >> shift`` in 64 bits, half up; ``shift`` 0 leaves v."""
+    wide = np.asarray(v, np.int64)
+    return (wide + (1 << (shift - 1))) >> shift if shift else wide
+
+
+def requantize(acc: ArrayLike, multiplier: ArrayLike, shift: int) -> NDArray[np.int64]:
+    """``(acc * multiplier + (1 << (shift - 1))) >> shift``: int32 accumulator, int32 multiplier, 64-bit product."""
+    return rounding_shift(np.asarray(acc, np.int64) * np.asarray(multiplier, np.int64), shift)
+
+
+def clamp(v: ArrayLike, low: int, high: int) -> I8:
+    """Saturate to [low, high] (within int8)."""
+    return np.clip(v, low, high).astype(np.int8)
+
+
+def requant_multipliers(real: ArrayLike) -> tuple[I32, int]:
+    """Fixed-point ``(multiplier, shift)`` of real multipliers, one shift for all channels.
+
+    The shift is 31 unless a multiplier is 1 or more (then smaller) or below 2^-16 (then larger, as far as the largest
+    multiplier allows). For m in [2^-16, 1) the result of an in-range accumulator (|acc| <= 256 / m) is within
+    2^-32 * 256 / m <= 2^-8 of a step of the real product.
+    """
+    m = np.atleast_1d(np.asarray(real, np.float64))
+    if not np.all(np.isfinite(m)) or np.any(m < 0):
+        raise ValueError("real multipliers must be finite and not negative")
+    largest = float(m.max(initial=0.0))
+    small = float(m[m > 0].min(initial=1.0))
+    room = 31 if largest == 0 else 30 - math.floor(math.log2(largest))  # the largest shift with m * 2^shift < 2^31
+    if largest > 0 and round(largest * 2.0**room) > INT32_MAX:
+        room -= 1
+    wanted = DEFAULT_SHIFT if small >= 2**-16 else DEFAULT_SHIFT + math.ceil(-16 - math.log2(small))
+    shift = max(1, min(wanted, room, 62))
+    return np.minimum(np.rint(m * 2.0**shift), INT32_MAX).astype(np.int32), shift
+
+
+def accumulator_bound(weight: I8, bias: ArrayLike, input_zero_point: int) -> NDArray[np.int64]:
+    """Largest |accumulator| of each output channel (axis 0 of ``weight``): sum |w| * widest |q - zero point| + |bias|.
+
+    Partial sums in any order, and sums over ``q + 128`` or ``q`` with the zero point folded into the bias, are covered by
+    ``storage_bound``.
+    """
+    widest = max(input_zero_point - INT8_MIN, INT8_MAX - input_zero_point)
+    total = np.abs(weight.astype(np.int64)).reshape(weight.shape[0], -1).sum(axis=1)
+    return total * widest + np.abs(np.asarray(bias, np.int64))
+
+
+def storage_bound(weight: I8, bias: ArrayLike) -> NDArray[np.int64]:
+    """As ``accumulator_bound``, for any zero point and any storage of the input (int8, or uint8 as q + 128).
+
+    A kernel sums ``stored * w`` from ``bias - stored_zero_point * sum(w)``; both terms are at most 255 * sum |w|.
+    """
+    total = np.abs(weight.astype(np.int64)).reshape(weight.shape[0], -1).sum(axis=1)
+    return total * 510 + np.abs(np.asarray(bias, np.int64))
+
+
+@dataclass(frozen=True)
+class AddMultipliers:
+    """``q = zero_point + rounding_shift((q_a - z_a) * a + (q_b - z_b) * b, shift)``, all in int32."""
+
+    a: int
+    b: int
+    shift: int
+
+
+def add_multipliers(scale_a: float, scale_b: float, scale_out: float, sign_b: int = 1) -> AddMultipliers:
+    """Multipliers of an addition (``sign_b`` -1: subtraction) that keep every intermediate within int32.
+
+    The sum of both products is below 255 * (|a| + |b|) + half, so |a|, |b| <= 2^21 is enough.
+    """
+    ratio_a, ratio_b = scale_a / scale_out, scale_b / scale_out
+    shift = 20 - math.floor(math.log2(max(ratio_a, ratio_b)))
+    shift = max(0, min(shift, 30))
+    return AddMultipliers(round(ratio_a * 2.0**shift), sign_b * round(ratio_b * 2.0**shift), shift)
+
+
+def residual_fraction(real: ArrayLike, bound: ArrayLike, ratio: float) -> int:
+    """Fraction bits F for a residual that is added after requantization, chosen so that every step stays within int32.
+
+    ``y = zero_point + rounding_shift(requantize(acc, m * 2^F) + (r - z_r) * round(ratio * 2^F), F)``, where ``real`` holds
+    the real multipliers m of each channel, ``bound`` its accumulator bound and ``ratio`` is residual scale / output scale.
+    The shift stays at 31 (m * 2^F < 1) unless that leaves fewer than 4 fraction bits. Raises OverflowError.
+    """
+    m, limit = np.asarray(real, np.float64), np.asarray(bound, np.float64)
+    widest = float((limit * m).max() + 255 * ratio + 2)
+    room = min(14, math.floor(math.log2(INT32_MAX / widest)))
+    if room < 0:
+        raise OverflowError("a residual addition does not fit 32 bits")
+    normal = min(room, math.ceil(-math.log2(max(float(m.max()), 2.0**-30))) - 1)
+    return normal if normal >= 4 else room
+
+
+def lookup_table(function: Any, q_in: QParams, q_out: QParams) -> I8:
+    """256 entries, indexed by ``q + 128``: the int8 image of a real function of one real variable."""
+    x = dequantize(np.arange(INT8_MIN, INT8_MAX + 1), q_in)
+    with np.errstate(all="ignore"):
+        y = np.asarray(function(x), np.float64)
+    y = np.nan_to_num(y, nan=0.0, posinf=1e30, neginf=-1e30)
+    return np.clip(np.rint(y / q_out.step) + q_out.zero_point, INT8_MIN, INT8_MAX).astype(np.int8)
+
+
+SOFTMAX_QPARAMS = QParams(1 / 256, -128)
+
+
+def softmax_table(scale: float, count: int) -> I32:
+    """``round(exp(-scale * d) * 2^K)`` for d = max - q in 0..255; K leaves room for a sum of ``count`` in 30 bits."""
+    bits = min(20, 30 - max(1, math.ceil(math.log2(max(count, 2)))))
+    return np.rint(np.exp(-scale * np.arange(256)) * 2.0**bits).astype(np.int32)
+
+
+def softmax(q: I8, table: I32) -> I8:
+    """Integer softmax over the last axis: ``min(((e << 9) + sum) / (2 * sum), 255) - 128``, e = table[max - q].
+
+    Non-negative 32-bit integers throughout; the division truncates, so the quotient is rounded half up.
+    """
+    v = q.astype(np.int32)
+    e = table[v.max(axis=-1, keepdims=True) - v].astype(np.int64)
+    total = e.sum(axis=-1, keepdims=True)
+    return (np.minimum(((e << 9) + total) // (2 * total), 255) - 128).astype(np.int8)

@@ -1,0 +1,95 @@
+"""Two-dimensional convolution, depthwise and grouped included; 1-D convolution is imported with height 1."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcc.ir.graph import Arrays, Node, TensorType, Types
+from qcc.ops.base import Op, pair
+from qcc.ops.epilogue import EPILOGUE_ATTRIBUTES, EPILOGUE_INPUTS, integer_epilogue, quantize_weighted, real_epilogue
+
+if TYPE_CHECKING:
+    from qcc.quantize.convert import Converter
+
+
+def windows(x: NDArray[Any], kernel: tuple[int, int], node: Node, fill: float) -> NDArray[Any]:
+    """View [N, OH, OW, KH, KW, C] of the padded input of a convolution or pool node (attributes stride, pad, dilation)."""
+    (sh, sw), (dh, dw) = pair(node.attrs["stride"]), pair(node.attrs.get("dilation", (1, 1)))
+    top, left, bottom, right = node.attrs["pad"]
+    x = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=fill)
+    reach = ((kernel[0] - 1) * dh + 1, (kernel[1] - 1) * dw + 1)
+    view = np.lib.stride_tricks.sliding_window_view(x, reach, axis=(1, 2))
+    return view[:, ::sh, ::sw, :, ::dh, ::dw].transpose(0, 1, 2, 4, 5, 3)
+
+
+def window_extent(size: int, kernel: int, stride: int, dilation: int, pads: int) -> int:
+    """Outputs along one axis: ``floor((size + pads - ((kernel - 1) * dilation + 1)) / stride) + 1``."""
+    return (size + pads - ((kernel - 1) * dilation + 1)) // stride + 1
+
+
+class Conv2d(Op):
+    """``y = clamp(sum x * w + b [+ residual])``; x [N,H,W,C], w [O,KH,KW,C/groups], b [O], residual like y.
+
+    Float attributes: stride (h, w), pad (top, left, bottom, right), dilation (h, w), groups, clamp (low, high) in reals.
+    Integer form: see ``ops.epilogue``; w int8, the padding is the input's zero point, so that it means 0.
+    """
+
+    name = "conv2d"
+    required = ("x", "w")
+    optional = ("b", *EPILOGUE_INPUTS)
+    attributes = ("stride", "pad", "dilation", "groups", "clamp")
+    integer_attributes = EPILOGUE_ATTRIBUTES
+
+    def infer(self, node: Node, types: Types) -> TensorType:
+        """[N, OH, OW, O] of x's dtype."""
+        x, w, a = types["x"], types["w"], node.attrs
+        self.require(len(x.shape) == 4 and len(w.shape) == 4, node, f"wants x and w of rank 4, got {x.shape}, {w.shape}")
+        n, h, wd, c = x.shape
+        o, kh, kw, ci = w.shape
+        groups = a["groups"]
+        self.require(groups >= 1 and c == ci * groups and o % groups == 0, node,
+                     f"{c} input and {o} output channels do not fit {groups} groups of weights {w.shape}")
+        (sh, sw), (dh, dw), (top, left, bottom, right) = pair(a["stride"]), pair(a["dilation"]), a["pad"]
+        self.require(min(sh, sw, dh, dw) >= 1 and min(top, left, bottom, right) >= 0, node, "stride, dilation, pad")
+        oh = window_extent(h, kh, sh, dh, top + bottom)
+        ow = window_extent(wd, kw, sw, dw, left + right)
+        self.require(oh > 0 and ow > 0, node, f"kernel {kh}x{kw} is larger than the padded input {h}x{wd}")
+        return TensorType((n, oh, ow, o), x.dtype)
+
+    def _sums(self, node: Node, x: NDArray[Any], w: NDArray[Any], fill: float) -> NDArray[Any]:
+        """Sums of products in the dtype of x and w (float64: exact for int8 operands, |sum| < 2^53)."""
+        o, kh, kw, ci = w.shape
+        groups = node.attrs["groups"]
+        view = windows(x, (kh, kw), node, fill)
+        n, oh, ow = view.shape[:3]
+        if ci == 1 and groups > 1:
+            taps = w.reshape(groups, o // groups, kh, kw)
+            return np.asarray(np.einsum("nyxklg,gmkl->nyxgm", view, taps, optimize=False).reshape(n, oh, ow, o))
+        parts = []
+        for g in range(groups):
+            rows = np.ascontiguousarray(view[..., g * ci : (g + 1) * ci]).reshape(n * oh * ow, kh * kw * ci)
+            parts.append(rows @ w[g * o // groups : (g + 1) * o // groups].reshape(-1, kh * kw * ci).T)
+        return np.concatenate(parts, axis=1).reshape(n, oh, ow, o)
+
+    def real(self, node: Node, x: Arrays) -> NDArray[Any]:
+        """As in the class docstring."""
+        return real_epilogue(node, x, self._sums(node, x["x"], x["w"], 0.0))
+
+    def integer(self, node: Node, x: Arrays, types: Types, out: TensorType) -> NDArray[Any]:
+        """Exact sums of ``(x - zero_point) * w``, then the epilogue."""
+        centred = x["x"].astype(np.float64) - types["x"].zero_point
+        acc = self._sums(node, centred, x["w"].astype(np.float64), 0.0).astype(np.int64)
+        return integer_epilogue(node, x, types, acc)
+
+    def quantize(self, node: Node, convert: Converter) -> None:
+        """Weights per output channel (axis 0)."""
+        quantize_weighted(node, convert, attrs={k: node.attrs[k] for k in ("stride", "pad", "dilation", "groups")})
+
+    def macs(self, node: Node, types: Types, out: TensorType) -> int:
+        """Outputs times weights per output."""
+        return out.size * int(np.prod(types["w"].shape[1:]))
+
+

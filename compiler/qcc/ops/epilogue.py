@@ -1,0 +1,112 @@
+"""What follows the sums of products in conv2d, conv_transpose2d and dense: bias, requantization, residual, clamp, table.
+
+Float form: inputs ``b`` [O] and ``residual`` (shape of y), attribute ``clamp`` (low, high).
+
+Integer form: constant inputs ``b`` int32 [O] (scale s_x * s_w) and ``multiplier`` int32 [O]; optional ``residual`` int8
+(shape of y) and ``table`` int8 [256]; attributes ``shift``, ``zero_point``, ``clamp`` (ints) and, with a residual,
+``residual_multiplier`` and ``fraction``:
+
+    v = requantize(acc + b, multiplier, shift)
+    v = rounding_shift(v + (r - z_r) * residual_multiplier, fraction)        # with a residual
+    y = clamp(v + zero_point)
+    y = table[y + 128]                                                       # with a table
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcc import numerics
+from qcc.ir.graph import Arrays, Node, Types
+from qcc.numerics import QParams
+
+if TYPE_CHECKING:
+    from qcc.quantize.convert import Converter
+
+EPILOGUE_INPUTS = ("residual", "multiplier", "table")
+EPILOGUE_ATTRIBUTES = ("shift", "zero_point", "residual_multiplier", "fraction")
+
+
+def real_epilogue(node: Node, x: Arrays, sums: NDArray[Any]) -> NDArray[Any]:
+    """``clamp(sums + b + residual)`` in float32."""
+    y = sums
+    if "b" in x:
+        y = y + x["b"]
+    if "residual" in x:
+        y = y + x["residual"]
+    low, high = node.attrs.get("clamp") or (-math.inf, math.inf)
+    return np.clip(y, low, high).astype(np.float32)
+
+
+def integer_epilogue(node: Node, x: Arrays, types: Types, acc: NDArray[np.int64]) -> NDArray[np.int8]:
+    """The formula of the module's docstring; raises OverflowError if an accumulator leaves int32 (a bug upstream)."""
+    a = node.attrs
+    acc = acc + x["b"]
+    if acc.size and (acc.max() > numerics.INT32_MAX or acc.min() < -numerics.INT32_MAX - 1):
+        raise OverflowError(f"{node.output}: an accumulator does not fit int32")
+    v = numerics.requantize(acc, x["multiplier"], a["shift"])
+    if "residual" in x:
+        r = x["residual"].astype(np.int64) - types["residual"].zero_point
+        v = numerics.rounding_shift(v + r * a["residual_multiplier"], a["fraction"])
+    y = numerics.clamp(v + a["zero_point"], *a["clamp"])
+    return np.asarray(x["table"][y.astype(np.int32) + 128]) if "table" in x else y
+
+
+def integer_clamp(limits: tuple[float, float] | None, q: QParams) -> tuple[int, int]:
+    """Real clamp limits in steps of ``q``, within int8."""
+    low, high = limits or (-math.inf, math.inf)
+
+    def step(real: float, fallback: int) -> int:
+        if math.isinf(real):
+            return fallback
+        return int(np.clip(np.rint(real / q.step) + q.zero_point, numerics.INT8_MIN, numerics.INT8_MAX))
+
+    return step(low, numerics.INT8_MIN), step(high, numerics.INT8_MAX)
+
+
+def quantize_weighted(node: Node, convert: Converter, attrs: dict[str, Any], axis: int = 0) -> None:
+    """Emit the integer form of conv2d, conv_transpose2d or dense; output channels are ``axis`` 0 of w.
+
+    A weight scale grows where the bias or the sums would leave int32 (the overflow proof), and ``convert.remark`` says so.
+    """
+    x, out = convert.qparams(node.inputs["x"]), convert.qparams(node.output)
+    weight = convert.constant(node.inputs["w"]).astype(np.float64)
+    channels = weight.shape[0]
+    bias = convert.constant(node.inputs["b"]).astype(np.float64) if "b" in node.inputs else np.zeros(channels)
+    scales = convert.weight_scales(node, weight)
+    for _ in range(40):
+        params = QParams(tuple(float(s) for s in scales), 0, 0)
+        q_weight = numerics.quantize(weight, params)
+        wide_bias = np.rint(bias / (x.step * scales))
+        bound = numerics.storage_bound(q_weight, np.clip(wide_bias, -(2.0**40), 2.0**40).astype(np.int64))
+        failed = bound > numerics.INT32_MAX
+        if not failed.any():
+            break
+        scales = np.where(failed, scales * 2, scales)
+    else:
+        raise OverflowError(f"{node.output}: no weight scale keeps the accumulators within int32")
+    widened = int((scales != convert.weight_scales(node, weight)).sum())
+    if widened:
+        convert.remark(node, f"weight scale of {widened} channels widened to keep accumulators within 32 bits")
+
+    q_bias = wide_bias.astype(np.int32)
+    real = x.step * scales / out.step
+    inputs = {
+        "x": convert.value(node.inputs["x"]),
+        "w": convert.emit_constant(node.inputs["w"], q_weight, params),
+        "b": convert.emit_constant(node.output + ".bias", q_bias),
+    }
+    if "residual" in node.inputs:
+        r = convert.qparams(node.inputs["residual"])
+        fraction = numerics.residual_fraction(real, bound, r.step / out.step)
+        real = real * 2.0**fraction
+        inputs["residual"] = convert.value(node.inputs["residual"])
+        attrs = {**attrs, "residual_multiplier": round(r.step / out.step * 2.0**fraction), "fraction": fraction}
+    multiplier, shift = numerics.requant_multipliers(real)
+    inputs["multiplier"] = convert.emit_constant(node.output + ".multiplier", multiplier)
+    clamp = integer_clamp(node.attrs.get("clamp"), out)
+    convert.emit(node, node.op, inputs, {**attrs, "shift": shift, "zero_point": out.zero_point, "clamp": clamp})
