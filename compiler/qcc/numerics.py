@@ -1,8 +1,8 @@
 """Every rule of qcc's integer arithmetic, once. The C twin is ``runtime/include/qcc/numerics.h``.
 
 ``real = scale * (q - zero_point)``. Activations are int8 in [-128, 127], weights int8 in [-127, 127] with zero point 0,
-accumulators int32. One rounding exists: half up, ``(v + (1 << (n - 1))) >> n`` with an arithmetic shift. It is part of the
-model, not of the machine: every target computes these bytes.
+accumulators int32. One rounding exists: half up, ``(v + (1 << (n - 1))) >> n`` with an arithmetic shift. It is part of
+the model, not of the machine: every target computes these bytes.
 """
 
 from __future__ import annotations
@@ -134,8 +134,8 @@ def requant_multipliers(real: ArrayLike) -> tuple[I32, int]:
 def accumulator_bound(weight: I8, bias: ArrayLike, input_zero_point: int) -> NDArray[np.int64]:
     """Largest |accumulator| of each output channel (axis 0 of ``weight``): sum |w| * widest |q - zero point| + |bias|.
 
-    Partial sums in any order, and sums over ``q + 128`` or ``q`` with the zero point folded into the bias, are covered by
-    ``storage_bound``.
+    Partial sums in any order, and sums over ``q + 128`` or ``q`` with the zero point folded into the bias, are covered
+    by ``storage_bound``.
     """
     widest = max(input_zero_point - INT8_MIN, INT8_MAX - input_zero_point)
     total = np.abs(weight.astype(np.int64)).reshape(weight.shape[0], -1).sum(axis=1)
@@ -151,6 +151,17 @@ def storage_bound(weight: I8, bias: ArrayLike) -> NDArray[np.int64]:
     return total * 510 + np.abs(np.asarray(bias, np.int64))
 
 
+def exact_operands(x: I8, zero_point: int, weight: I8) -> tuple[NDArray[Any], NDArray[Any]]:
+    """``x - zero_point`` and ``weight`` in the narrowest float dtype in which every sum of their products is exact.
+
+    Integers up to 2^24 are exact in float32 and up to 2^53 in float64, so that BLAS may sum in any order. Output
+    channels are axis 0 of ``weight``.
+    """
+    bound = int(accumulator_bound(weight, 0, zero_point).max(initial=0))
+    dtype = np.float32 if bound <= 2**24 else np.float64
+    return x.astype(dtype) - dtype(zero_point), weight.astype(dtype)
+
+
 @dataclass(frozen=True)
 class AddMultipliers:
     """``q = zero_point + rounding_shift((q_a - z_a) * a + (q_b - z_b) * b, shift)``, all in int32."""
@@ -163,20 +174,23 @@ class AddMultipliers:
 def add_multipliers(scale_a: float, scale_b: float, scale_out: float, sign_b: int = 1) -> AddMultipliers:
     """Multipliers of an addition (``sign_b`` -1: subtraction) that keep every intermediate within int32.
 
-    The sum of both products is below 255 * (|a| + |b|) + half, so |a|, |b| <= 2^21 is enough.
+    The sum of both products is below 255 * (|a| + |b|) + half, so |a|, |b| <= 2^21 is enough. Steps that are 2^21 times
+    coarser than the output's saturate it anyway.
     """
     ratio_a, ratio_b = scale_a / scale_out, scale_b / scale_out
     shift = 20 - math.floor(math.log2(max(ratio_a, ratio_b)))
     shift = max(0, min(shift, 30))
-    return AddMultipliers(round(ratio_a * 2.0**shift), sign_b * round(ratio_b * 2.0**shift), shift)
+    a, b = (min(round(ratio * 2.0**shift), 2**21) for ratio in (ratio_a, ratio_b))
+    return AddMultipliers(a, sign_b * b, shift)
 
 
 def residual_fraction(real: ArrayLike, bound: ArrayLike, ratio: float) -> int:
     """Fraction bits F for a residual that is added after requantization, chosen so that every step stays within int32.
 
-    ``y = zero_point + rounding_shift(requantize(acc, m * 2^F) + (r - z_r) * round(ratio * 2^F), F)``, where ``real`` holds
-    the real multipliers m of each channel, ``bound`` its accumulator bound and ``ratio`` is residual scale / output scale.
-    The shift stays at 31 (m * 2^F < 1) unless that leaves fewer than 4 fraction bits. Raises OverflowError.
+    ``y = zero_point + rounding_shift(requantize(acc, m * 2^F) + (r - z_r) * round(ratio * 2^F), F)``, where ``real``
+    holds the real multipliers m of each channel, ``bound`` its accumulator bound and ``ratio`` is residual scale /
+    output scale. The shift stays at 31 (m * 2^F < 1) unless that leaves fewer than 4 fraction bits. Raises
+    OverflowError.
     """
     m, limit = np.asarray(real, np.float64), np.asarray(bound, np.float64)
     widest = float((limit * m).max() + 255 * ratio + 2)
@@ -214,3 +228,23 @@ def softmax(q: I8, table: I32) -> I8:
     e = table[v.max(axis=-1, keepdims=True) - v].astype(np.int64)
     total = e.sum(axis=-1, keepdims=True)
     return (np.minimum(((e << 9) + total) // (2 * total), 255) - 128).astype(np.int8)
+
+
+BILINEAR_BITS = 11
+BILINEAR_ONE = 1 << BILINEAR_BITS
+"""A weight of bilinear interpolation is a share of this."""
+
+
+def bilinear(q: I8, rows: tuple[Any, Any, Any], cols: tuple[Any, Any, Any]) -> I8:
+    """Bilinear interpolation of q [N,H,W,C] at (low, high, weight of high) positions of rows and columns.
+
+    The weighted sum of four values, whose weights sum to 2^22, is rounded once; it stays below 2^30. The zero point
+    drops out, because the weights sum to one.
+    """
+
+    def mix(v: NDArray[np.int64], axis: int, low: Any, high: Any, weight: Any) -> NDArray[np.int64]:
+        w = np.asarray(weight, np.int64).reshape([-1] + [1] * (3 - axis))
+        return np.asarray(np.take(v, low, axis) * (BILINEAR_ONE - w) + np.take(v, high, axis) * w)
+
+    acc = mix(mix(q.astype(np.int64), 1, *rows), 2, *cols)
+    return rounding_shift(acc, 2 * BILINEAR_BITS).astype(np.int8)

@@ -22,8 +22,8 @@ class IllegalNode(QccError):
 class Op(ABC):
     """One operator. Instances hold no state; ``qcc.ops.OPS`` maps names to them.
 
-    The same name serves the float graph and the integer program; integer nodes carry more attributes and constant inputs
-    (multipliers, tables), which each op's docstring lists.
+    The same name serves the float graph and the integer program; integer nodes carry more attributes and constant
+    inputs (multipliers, tables), which each op's docstring lists.
     """
 
     name: ClassVar[str]

@@ -7,16 +7,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qcc import numerics
 from qcc.ir.graph import Arrays, Node, TensorType, Types
 from qcc.ops.base import Op, pair
-from qcc.ops.epilogue import EPILOGUE_ATTRIBUTES, EPILOGUE_INPUTS, integer_epilogue, quantize_weighted, real_epilogue
+from qcc.ops.epilogue import (
+    EPILOGUE_ATTRIBUTES,
+    EPILOGUE_INPUTS,
+    check_epilogue,
+    integer_epilogue,
+    quantize_weighted,
+    real_epilogue,
+)
 
 if TYPE_CHECKING:
     from qcc.quantize.convert import Converter
 
 
 def windows(x: NDArray[Any], kernel: tuple[int, int], node: Node, fill: float) -> NDArray[Any]:
-    """View [N, OH, OW, KH, KW, C] of the padded input of a convolution or pool node (attributes stride, pad, dilation)."""
+    """View [N, OH, OW, KH, KW, C] of the padded input of a convolution or pool node (stride, pad, dilation)."""
     (sh, sw), (dh, dw) = pair(node.attrs["stride"]), pair(node.attrs.get("dilation", (1, 1)))
     top, left, bottom, right = node.attrs["pad"]
     x = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=fill)
@@ -33,7 +41,7 @@ def window_extent(size: int, kernel: int, stride: int, dilation: int, pads: int)
 class Conv2d(Op):
     """``y = clamp(sum x * w + b [+ residual])``; x [N,H,W,C], w [O,KH,KW,C/groups], b [O], residual like y.
 
-    Float attributes: stride (h, w), pad (top, left, bottom, right), dilation (h, w), groups, clamp (low, high) in reals.
+    Float attributes: stride (h, w), pad (top, left, bottom, right), dilation (h, w), groups, clamp (low, high), real.
     Integer form: see ``ops.epilogue``; w int8, the padding is the input's zero point, so that it means 0.
     """
 
@@ -46,28 +54,37 @@ class Conv2d(Op):
     def infer(self, node: Node, types: Types) -> TensorType:
         """[N, OH, OW, O] of x's dtype."""
         x, w, a = types["x"], types["w"], node.attrs
-        self.require(len(x.shape) == 4 and len(w.shape) == 4, node, f"wants x and w of rank 4, got {x.shape}, {w.shape}")
+        self.require(len(x.shape) == len(w.shape) == 4, node, f"wants x and w of rank 4, got {x.shape}, {w.shape}")
         n, h, wd, c = x.shape
         o, kh, kw, ci = w.shape
         groups = a["groups"]
         self.require(groups >= 1 and c == ci * groups and o % groups == 0, node,
                      f"{c} input and {o} output channels do not fit {groups} groups of weights {w.shape}")
         (sh, sw), (dh, dw), (top, left, bottom, right) = pair(a["stride"]), pair(a["dilation"]), a["pad"]
-        self.require(min(sh, sw, dh, dw) >= 1 and min(top, left, bottom, right) >= 0, node, "stride, dilation, pad")
+        self.require(min(sh, sw, dh, dw) >= 1, node,
+                     f"stride {a['stride']} and dilation {a['dilation']} must be at least 1")
+        self.require(min(top, left, bottom, right) >= 0, node, f"pad {a['pad']} must not be negative")
         oh = window_extent(h, kh, sh, dh, top + bottom)
         ow = window_extent(wd, kw, sw, dw, left + right)
         self.require(oh > 0 and ow > 0, node, f"kernel {kh}x{kw} is larger than the padded input {h}x{wd}")
-        return TensorType((n, oh, ow, o), x.dtype)
+        out = TensorType((n, oh, ow, o), x.dtype)
+        check_epilogue(self, node, types, out)
+        return out
 
     def _sums(self, node: Node, x: NDArray[Any], w: NDArray[Any], fill: float) -> NDArray[Any]:
-        """Sums of products in the dtype of x and w (float64: exact for int8 operands, |sum| < 2^53)."""
+        """Sums of products in the dtype of x and w."""
         o, kh, kw, ci = w.shape
         groups = node.attrs["groups"]
+        depthwise = ci == 1 and groups > 1
+        if depthwise and o > groups:
+            x = np.repeat(x, o // groups, axis=-1)
         view = windows(x, (kh, kw), node, fill)
         n, oh, ow = view.shape[:3]
-        if ci == 1 and groups > 1:
-            taps = w.reshape(groups, o // groups, kh, kw)
-            return np.asarray(np.einsum("nyxklg,gmkl->nyxgm", view, taps, optimize=False).reshape(n, oh, ow, o))
+        if depthwise:
+            acc = np.zeros((n, oh, ow, o), x.dtype)
+            for ky, kx in np.ndindex(kh, kw):
+                acc += view[:, :, :, ky, kx] * w[:, ky, kx, 0]
+            return acc
         parts = []
         for g in range(groups):
             rows = np.ascontiguousarray(view[..., g * ci : (g + 1) * ci]).reshape(n * oh * ow, kh * kw * ci)
@@ -80,8 +97,8 @@ class Conv2d(Op):
 
     def integer(self, node: Node, x: Arrays, types: Types, out: TensorType) -> NDArray[Any]:
         """Exact sums of ``(x - zero_point) * w``, then the epilogue."""
-        centred = x["x"].astype(np.float64) - types["x"].zero_point
-        acc = self._sums(node, centred, x["w"].astype(np.float64), 0.0).astype(np.int64)
+        centred, w = numerics.exact_operands(x["x"], types["x"].zero_point, x["w"])
+        acc = self._sums(node, centred, w, 0.0).astype(np.int64)
         return integer_epilogue(node, x, types, acc)
 
     def quantize(self, node: Node, convert: Converter) -> None:
@@ -91,5 +108,3 @@ class Conv2d(Op):
     def macs(self, node: Node, types: Types, out: TensorType) -> int:
         """Outputs times weights per output."""
         return out.size * int(np.prod(types["w"].shape[1:]))
-
-

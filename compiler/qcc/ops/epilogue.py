@@ -1,4 +1,4 @@
-"""What follows the sums of products in conv2d, conv_transpose2d and dense: bias, requantization, residual, clamp, table.
+"""What follows the sums in conv2d, conv_transpose2d and dense: bias, requantization, residual, clamp, table.
 
 Float form: inputs ``b`` [O] and ``residual`` (shape of y), attribute ``clamp`` (low, high).
 
@@ -21,14 +21,49 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcc import numerics
-from qcc.ir.graph import Arrays, Node, Types
+from qcc.ir.graph import Arrays, Node, TensorType, Types
 from qcc.numerics import QParams
+from qcc.ops.base import Op
 
 if TYPE_CHECKING:
     from qcc.quantize.convert import Converter
 
 EPILOGUE_INPUTS = ("residual", "multiplier", "table")
 EPILOGUE_ATTRIBUTES = ("shift", "zero_point", "residual_multiplier", "fraction")
+
+
+def check_clamp(op: Op, node: Node, dtype: str) -> None:
+    """Legality of the attribute ``clamp``: None or (low, high), which are int8 values in an integer node."""
+    if node.attrs.get("clamp") is None:
+        op.require(dtype != "int8" or "clamp" not in node.attrs, node, "the integer form wants clamp limits")
+        return
+    low, high = node.attrs["clamp"]
+    op.require(low <= high, node, f"clamp limits ({low}, {high}) are not in order")
+    if dtype == "int8":
+        op.require(low >= numerics.INT8_MIN and high <= numerics.INT8_MAX, node, f"clamp ({low}, {high}) leaves int8")
+
+
+def check_epilogue(op: Op, node: Node, types: Types, out: TensorType) -> None:
+    """Legality of dtypes, bias, residual, clamp and, in the integer form, of multiplier and table."""
+    channels = out.shape[-1]
+    op.require(out.dtype in ("float32", "int8"), node, f"wants float32 or int8, got {out.dtype}")
+    op.require(types["w"].dtype == out.dtype, node, f"x is {out.dtype}, but w is {types['w'].dtype}")
+    if "residual" in types:
+        r = types["residual"]
+        op.require((r.shape, r.dtype) == (out.shape, out.dtype), node,
+                   f"residual must be {out.dtype}{list(out.shape)}, got {r.dtype}{list(r.shape)}")
+    check_clamp(op, node, out.dtype)
+    vectors = {"b": ("int32", channels), "multiplier": ("int32", channels), "table": ("int8", 256)}
+    if out.dtype == "int8":
+        op.require("b" in types and "multiplier" in types, node, "the integer form wants b and multiplier")
+    else:
+        op.require(not {"multiplier", "table"} & set(types), node, "multiplier and table belong to the integer form")
+        vectors = {"b": ("float32", channels)}
+    for key, (dtype, size) in vectors.items():
+        if key in types:
+            t = types[key]
+            op.require((t.dtype, t.shape) == (dtype, (size,)), node,
+                       f"{key} must be {dtype}[{size}], got {t.dtype}{list(t.shape)}")
 
 
 def real_epilogue(node: Node, x: Arrays, sums: NDArray[Any]) -> NDArray[Any]:
@@ -39,7 +74,7 @@ def real_epilogue(node: Node, x: Arrays, sums: NDArray[Any]) -> NDArray[Any]:
     if "residual" in x:
         y = y + x["residual"]
     low, high = node.attrs.get("clamp") or (-math.inf, math.inf)
-    return np.clip(y, low, high).astype(np.float32)
+    return np.asarray(np.clip(y, low, high), np.float32)
 
 
 def integer_epilogue(node: Node, x: Arrays, types: Types, acc: NDArray[np.int64]) -> NDArray[np.int8]:
@@ -71,7 +106,7 @@ def integer_clamp(limits: tuple[float, float] | None, q: QParams) -> tuple[int, 
 def quantize_weighted(node: Node, convert: Converter, attrs: dict[str, Any], axis: int = 0) -> None:
     """Emit the integer form of conv2d, conv_transpose2d or dense; output channels are ``axis`` 0 of w.
 
-    A weight scale grows where the bias or the sums would leave int32 (the overflow proof), and ``convert.remark`` says so.
+    A weight scale grows where bias or sums would leave int32 (the overflow proof), and ``convert.remark`` says so.
     """
     x, out = convert.qparams(node.inputs["x"]), convert.qparams(node.output)
     weight = convert.constant(node.inputs["w"]).astype(np.float64)

@@ -1,0 +1,44 @@
+# make demo | test | lint | bench | clean. Each builds the environment first where it is missing or older than pyproject.toml.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
+
+.PHONY: demo test lint bench clean toolchain
+.DELETE_ON_ERROR:
+
+demo: .venv/installed toolchain
+	@$(BIN)/python examples/01_digits/demo.py
+
+test: lint toolchain
+	@$(BIN)/python -m pytest -q -n 2
+
+lint: .venv/installed
+	@$(BIN)/ruff check
+	@$(BIN)/mypy
+
+bench: .venv/benchmark toolchain
+	@$(BIN)/python benchmarks/x86.py
+
+# The environment stays: what is built from the sources goes.
+clean:
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name .venv -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+.venv/installed: pyproject.toml
+	@echo "setting up .venv (about 1 GB, once)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(PIP_INSTALL) -e '.[dev,examples]'
+	@touch $@
+
+.venv/benchmark: .venv/installed
+	@$(PIP_INSTALL) -e '.[benchmark]'
+	@touch $@
+
+# A C compiler links the generated library.
+toolchain:
+	@command -v cc >/dev/null || { \
+	    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	        echo "installing gcc"; apt-get -qq update && apt-get -qq install -y gcc libc6-dev >/dev/null; \
+	    else \
+	        echo "no C compiler (cc): what needs one fails or is skipped; install gcc" >&2; \
+	    fi; }

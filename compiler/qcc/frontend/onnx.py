@@ -1,0 +1,283 @@
+"""Read an ONNX file into a float ``Graph``: opset 7 and later, static shapes, NHWC around spatial operators.
+
+Parts that do not depend on the inputs are evaluated (``onnx_fold``); every other node goes to its function in ``IMPORTERS``
+(``onnx_spatial``, ``onnx_resize``, ``onnx_elementwise``, ``onnx_linear``, ``onnx_layout``). Whatever cannot be imported is gathered into one
+``UnsupportedError``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from os import PathLike
+from pathlib import Path
+
+import networkx as nx
+import onnx
+import onnx.inliner
+from google.protobuf.message import DecodeError
+from onnx.external_data_helper import load_external_data_for_model, uses_external_data
+
+from qcc.errors import ModelError, Unsupported, UnsupportedError
+from qcc.frontend import onnx_elementwise, onnx_layout, onnx_linear, onnx_resize, onnx_spatial  # noqa: F401 (registry)
+from qcc.frontend.onnx_fold import fold
+from qcc.frontend.onnx_node import IMPORTERS, REWRITE, OnnxNode, Refused, Scope, label
+from qcc.ir.graph import Graph, Node, TensorType
+
+__all__ = ["SUPPORTED", "load"]
+
+OLDEST_OPSET = 7
+SUPPORTED = tuple(sorted(IMPORTERS))
+"""ONNX operators that may depend on an input; constant subgraphs may use any standard operator."""
+
+FIX_SHAPE = ("fix the shape with onnx.tools.update_model_dims or "
+             "`python -m onnxruntime.tools.make_dynamic_shape_fixed`, then compile the new file")
+EXPORT_AGAIN = "export the model again"
+_QUANTIZED = "importing quantized models is not available in this version: compile the float model"
+_FLOAT_TYPES = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE, onnx.TensorProto.BFLOAT16)
+
+_HINTS = {
+    **dict.fromkeys(("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul",
+                     "ConvInteger", "MatMulInteger"), _QUANTIZED),
+    "LayerNormalization": "normalizations that need statistics at run time are not available: use batch normalization",
+    "InstanceNormalization": "normalizations that need statistics at run time are not available: use batch normalization",
+    "GroupNormalization": "normalizations that need statistics at run time are not available: use batch normalization",
+    "LogSoftmax": "export the logits, or Softmax, and take the logarithm outside the model",
+    "If": "export the model without control flow",
+    "Loop": "export the model without control flow",
+    "Scan": "export the model without control flow",
+}
+
+
+def load(model: str | PathLike[str] | bytes | onnx.ModelProto, name: str | None = None) -> Graph:
+    """Import an ONNX model.
+
+    Inputs keep their ONNX names and layout and are float32 (float16 and float64 ones are read as float32, weights too);
+    outputs keep theirs, ArgMax results being int32. ``name`` defaults to the file's stem, else the graph's name.
+
+    Raises:
+        ModelError: unreadable or broken file, opset below 7, dynamic or non-float inputs.
+        UnsupportedError: lists every node that cannot be imported.
+    """
+    proto, where = _read(model)
+    if proto.functions:
+        proto = onnx.inliner.inline_local_functions(proto)
+    stem = Path(model).stem if isinstance(model, str | PathLike) else ""
+    graph = Graph(name or stem or proto.graph.name or "model")
+    try:
+        scope = _scope(proto, graph)
+        nodes = _ordered(proto.graph, scope)
+        refused = _import_nodes(nodes, scope, proto)
+        if refused:
+            raise UnsupportedError(refused, where=where)
+        _bind_outputs(proto.graph, scope)
+    except ModelError as error:
+        error.where = error.where or where
+        raise
+    graph.prune()
+    return graph
+
+
+def _read(model: str | PathLike[str] | bytes | onnx.ModelProto) -> tuple[onnx.ModelProto, str]:
+    """The model with its external weights, and how to call it in messages."""
+    where, folder = "ONNX model", None
+    if isinstance(model, str | PathLike):
+        path = Path(model)
+        where, folder = str(path), path.parent
+        try:
+            model = path.read_bytes()
+        except OSError as error:
+            raise ModelError(f"cannot be read ({error.strerror})", where=where, hint="check the path") from error
+    proto = model
+    if isinstance(model, bytes):
+        try:
+            proto = onnx.load_model_from_string(model)
+        except DecodeError as error:
+            raise ModelError("is not an ONNX file, or is truncated or corrupt", where=where, hint=EXPORT_AGAIN) from error
+    if not isinstance(proto, onnx.ModelProto):
+        raise TypeError(f"expected a path, bytes or an onnx.ModelProto, got {type(model).__name__}")
+    if not proto.graph.node and not proto.graph.output:
+        raise ModelError("is not an ONNX file: it holds no graph", where=where, hint=EXPORT_AGAIN)
+    if any(uses_external_data(t) for t in proto.graph.initializer):
+        if folder is None:
+            raise ModelError("its weights are in another file", where=where, hint="give the path of the model instead")
+        try:
+            load_external_data_for_model(proto, str(folder))
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            raise ModelError(f"its external weights cannot be read ({reason})", where=where,
+                             hint="keep the weight file beside the model file") from error
+    return proto, where
+
+
+def _scope(proto: onnx.ModelProto, graph: Graph) -> Scope:
+    """Inputs and initializers."""
+    opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0)
+    if opset < OLDEST_OPSET:
+        raise ModelError(f"is of opset {opset}, the oldest that can be read is {OLDEST_OPSET}",
+                         hint="convert it with onnx.version_converter.convert_version")
+    if opset > onnx.defs.onnx_opset_version():
+        raise ModelError(f"is of opset {opset}, the installed onnx {onnx.__version__} knows those up to "
+                         f"{onnx.defs.onnx_opset_version()}", hint="upgrade onnx, or export the model with an older opset")
+    names = [n for node in proto.graph.node for n in (*node.input, *node.output)]
+    reserved = {*names, *(t.name for t in (*proto.graph.initializer, *proto.graph.input))}
+    scope = Scope(graph, opset, frozenset(reserved))
+    if proto.graph.sparse_initializer:
+        raise ModelError("it holds sparse weights", hint="store the weights as dense tensors")
+    for tensor in proto.graph.initializer:
+        if tensor.name in scope.known:
+            raise ModelError(f"initializer '{tensor.name}' appears twice", hint=EXPORT_AGAIN)
+        try:
+            if min(tensor.dims, default=0) < 0:
+                raise ValueError("negative size")
+            scope.known[tensor.name] = onnx.numpy_helper.to_array(tensor)
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            raise ModelError(f"initializer '{tensor.name}' cannot be read ({reason})", hint=EXPORT_AGAIN) from error
+    for info in proto.graph.input:
+        if info.name not in scope.known:
+            _add_input(info, scope)
+    if not graph.inputs:
+        raise ModelError("it has no input", hint="export it with at least one float32 input")
+    return scope
+
+
+def _add_input(info: onnx.ValueInfoProto, scope: Scope) -> None:
+    if info.name in scope.values:
+        raise ModelError(f"input '{info.name}' appears twice", hint=EXPORT_AGAIN)
+    tensor = info.type.tensor_type
+    if info.type.WhichOneof("value") != "tensor_type" or tensor.elem_type not in _FLOAT_TYPES:
+        known = tensor.elem_type in onnx.TensorProto.DataType.values()
+        kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower() if known else "unknown"
+        raise ModelError(f"input '{info.name}' is of type {kind}; inputs are float32",
+                         hint="export the model with a float32 input")
+    if not tensor.HasField("shape"):
+        raise ModelError(f"input '{info.name}' has no shape", hint=FIX_SHAPE)
+    loose = [f"axis {i} ('{d.dim_param or '?'}')" for i, d in enumerate(tensor.shape.dim) if not d.dim_value]
+    if loose:
+        raise ModelError(f"input '{info.name}' has no fixed size along {', '.join(loose)}", hint=FIX_SHAPE)
+    shape = tuple(int(d.dim_value) for d in tensor.shape.dim)
+    if min(shape, default=1) < 1:
+        raise ModelError(f"input '{info.name}' has the impossible shape {list(shape)}", hint=FIX_SHAPE)
+    scope.graph.inputs.append(info.name)
+    scope.graph.types[info.name] = TensorType(shape)
+    scope.values[info.name] = info.name
+
+
+def _ordered(graph: onnx.GraphProto, scope: Scope) -> list[onnx.NodeProto]:
+    """The nodes that outputs depend on, in topological order; raises ``ModelError`` on broken wiring."""
+    producer: dict[str, int] = {}
+    for index, node in enumerate(graph.node):
+        for output in filter(None, node.output):
+            if output in producer or output in scope.known or output in scope.values:
+                raise ModelError(f"value '{output}' is defined twice", hint=EXPORT_AGAIN)
+            producer[output] = index
+    order: nx.DiGraph[int] = nx.DiGraph()
+    order.add_nodes_from(range(len(graph.node)))
+    for index, node in enumerate(graph.node):
+        for name in filter(None, node.input):
+            if name in producer:
+                order.add_edge(producer[name], index)
+            elif name not in scope.known and name not in scope.values:
+                raise ModelError(f"{node.op_type} '{label(node)}' reads '{name}', which nothing defines", hint=EXPORT_AGAIN)
+    live: set[int] = set()
+    for info in graph.output:
+        if info.name in producer:
+            live |= {producer[info.name]} | nx.ancestors(order, producer[info.name])
+        elif info.name not in scope.known and info.name not in scope.values:
+            raise ModelError(f"output '{info.name}' is not defined by any node", hint=EXPORT_AGAIN)
+    try:
+        return [graph.node[i] for i in nx.lexicographical_topological_sort(order) if i in live]
+    except nx.NetworkXUnfeasible as error:
+        members = {i for edge in nx.find_cycle(order) for i in edge[:2]}
+        names = ", ".join(f"'{label(graph.node[i])}'" for i in sorted(members))
+        raise ModelError(f"its graph has a cycle through {names}", hint=EXPORT_AGAIN) from error
+
+
+def _import_nodes(nodes: Iterable[onnx.NodeProto], scope: Scope, model: onnx.ModelProto) -> list[Unsupported]:
+    """Import all nodes; returns those that were refused."""
+    nodes = list(nodes)
+    used = {name for node in nodes for name in node.input} | {info.name for info in model.graph.output}
+    context = onnx.checker.C.CheckerContext()
+    context.ir_version = model.ir_version or onnx.IR_VERSION
+    context.opset_imports = {"": scope.opset}
+    refused: list[Unsupported] = []
+    shapes: dict[str, tuple[int, ...]] | None = None
+    for proto in nodes:
+        try:
+            _import_node(proto, scope, context, used)
+        except Refused as error:
+            domain = "" if proto.domain in ("", "ai.onnx") else f"{proto.domain}."
+            refused.append(Unsupported(label(proto), domain + proto.op_type, error.reason, error.hint))
+            shapes = _inferred_shapes(model) if shapes is None else shapes
+            for name in filter(None, proto.output):
+                if name in shapes:
+                    scope.graph.types[name] = TensorType(shapes[name])
+                    scope.values[name] = name
+                else:
+                    scope.unknown.add(name)
+    return refused
+
+
+def _import_node(proto: onnx.NodeProto, scope: Scope, context: object, used: set[str]) -> None:
+    standard = proto.domain in ("", "ai.onnx")
+    if standard and onnx.defs.has(proto.op_type):
+        try:
+            onnx.checker.check_node(proto, context)
+        except onnx.checker.ValidationError as error:
+            raise Refused(" ".join(str(error).split("==>")[0].split()), "check this node's inputs and attributes") from error
+        if not scope.unknown.intersection(proto.input) and fold(proto, scope):
+            return
+    if not standard or proto.op_type not in IMPORTERS:
+        raise Refused("this operator is not supported", _HINTS.get(proto.op_type, REWRITE))
+    if scope.unknown.intersection(proto.input):
+        scope.unknown.update(filter(None, proto.output))
+        return
+    node = OnnxNode(proto, scope)
+    found = IMPORTERS[proto.op_type](node)
+    results = [found] if isinstance(found, str) else found
+    for position, output in enumerate(proto.output):
+        if position < len(results):
+            node.bind(output, results[position])
+        elif output in used:
+            raise Refused(f"its output '{output}' is not supported")
+
+
+def _inferred_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    """Static shapes that onnx can tell; used only to examine the nodes behind a refused one."""
+    try:
+        graph = onnx.shape_inference.infer_shapes(model).graph
+    except Exception:
+        return {}
+    return {info.name: tuple(d.dim_value for d in info.type.tensor_type.shape.dim)
+            for info in (*graph.value_info, *graph.output)
+            if info.type.tensor_type.HasField("shape") and all(d.dim_value > 0 for d in info.type.tensor_type.shape.dim)}
+
+
+def _bind_outputs(graph: onnx.GraphProto, scope: Scope) -> None:
+    """Give the outputs their ONNX names, through a reshape that does nothing where a value has another name already."""
+    if not graph.output:
+        raise ModelError("it has no output", hint=EXPORT_AGAIN)
+    for info in graph.output:
+        if info.name in scope.known:
+            raise ModelError(f"output '{info.name}' does not depend on any input", hint="remove this output")
+        if info.name in scope.graph.outputs:
+            raise ModelError(f"output '{info.name}' appears twice", hint=EXPORT_AGAIN)
+        if info.name in scope.graph.inputs:
+            raise ModelError(f"output '{info.name}' is an input", hint="remove this output")
+        if scope.values[info.name] != info.name:
+            _rename(info.name, scope, {i.name for i in graph.output})
+        scope.graph.outputs.append(info.name)
+
+
+def _rename(output: str, scope: Scope, outputs: set[str]) -> None:
+    """Rename the value behind an output that is an alias; where it must keep its name, copy it."""
+    graph, value = scope.graph, scope.values[output]
+    maker = graph.node_of().get(value)
+    if maker is None or value in outputs:
+        graph.nodes.append(Node(output, "reshape", {"x": value}, {"shape": graph.types[value].shape}, f"output '{output}'"))
+        graph.types[output] = graph.types[value]
+        return
+    maker.output = output
+    graph.types[output] = graph.types.pop(value)
+    graph.replace_uses(value, output)
+    scope.values = {k: output if v == value else v for k, v in scope.values.items()}

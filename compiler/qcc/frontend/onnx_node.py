@@ -1,0 +1,227 @@
+"""What an importer function sees of one ONNX node, and the registry of these functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from qcc.errors import ModelError
+from qcc.ir.graph import Attr, Graph, Node
+from qcc.ops import OPS
+from qcc.ops.base import IllegalNode
+
+REWRITE = "change the model, or cut it in front of this node"
+MAX_ELEMENTS = 2**31 - 1
+
+
+class Refused(Exception):
+    """This node cannot be imported: why, and what the user can do."""
+
+    def __init__(self, reason: str, hint: str = REWRITE) -> None:
+        self.reason, self.hint = reason, hint
+        super().__init__(reason)
+
+
+@dataclass
+class Scope:
+    """The values of an ONNX graph under import.
+
+    ``known`` holds the values whose contents are known now (any dtype); ``values`` maps the others, and the known ones that
+    were needed as operands, to value names of ``graph``. ``unknown`` holds results of refused nodes whose shape is not known.
+    """
+
+    graph: Graph
+    opset: int
+    reserved: frozenset[str]
+    """Every ONNX value name: helper values must not take one."""
+    known: dict[str, NDArray[Any]] = field(default_factory=dict)
+    values: dict[str, str] = field(default_factory=dict)
+    unknown: set[str] = field(default_factory=set)
+
+    def fresh(self, hint: str) -> str:
+        """A name that neither the graph nor the ONNX file uses."""
+        name, count = hint, 0
+        while name in self.graph.types or name in self.reserved:
+            count += 1
+            name = f"{hint}_{count}"
+        return name
+
+    def constant(self, hint: str, array: NDArray[Any]) -> str:
+        """Store a float32 constant, under its ONNX name where that is free; raises ``ModelError`` unless it is finite."""
+        with np.errstate(over="ignore"):
+            real = np.ascontiguousarray(array, np.float32).reshape(array.shape)
+        if not np.all(np.isfinite(real)):
+            raise ModelError(f"constant '{hint}' holds NaN, infinity or numbers too large for float32",
+                             hint="export the model again from finite weights")
+        name = hint if hint in self.known and hint not in self.graph.types else self.fresh(hint)
+        return self.graph.add_constant(name, real)
+
+
+class OnnxNode:
+    """One node: its attributes (decoded), its inputs by position, and ``emit`` for the nodes that replace it."""
+
+    def __init__(self, proto: onnx.NodeProto, scope: Scope) -> None:
+        self.op: str = proto.op_type
+        self.name = label(proto)
+        self.source = f"{self.op} '{self.name}'"
+        self.inputs: list[str] = list(proto.input)
+        self.outputs: list[str] = list(proto.output)
+        self.attrs = {a.name: _decode(onnx.helper.get_attribute_value(a)) for a in proto.attribute}
+        self.scope, self.opset = scope, scope.opset
+        self.emitted: list[Node] = []
+
+    def has(self, index: int) -> bool:
+        """Whether an optional input is there."""
+        return index < len(self.inputs) and bool(self.inputs[index])
+
+    def is_known(self, index: int) -> bool:
+        """Whether an input is there and its contents are known."""
+        return self.has(index) and self.inputs[index] in self.scope.known
+
+    def array(self, index: int, what: str) -> NDArray[Any]:
+        """Contents of an input that must be constant; ``what`` names it in the refusal."""
+        if not self.is_known(index):
+            raise Refused(f"its {what} is not constant", f"export the model with constant {what}")
+        return self.scope.known[self.inputs[index]]
+
+    def integers(self, index: int, what: str) -> tuple[int, ...]:
+        """Contents of a constant list of integers."""
+        array = self.array(index, what)
+        if array.dtype.kind not in "iu":
+            raise Refused(f"its {what} is of type {array.dtype}, not an integer")
+        return tuple(int(v) for v in array.reshape(-1))
+
+    def scalar(self, index: int, what: str) -> float:
+        """Contents of a constant with one element."""
+        array = self.array(index, what)
+        if array.size != 1:
+            raise Refused(f"its {what} has {array.size} elements instead of one")
+        return float(array.reshape(-1)[0])
+
+    def shape(self, index: int) -> tuple[int, ...]:
+        """Shape of an input, known or not."""
+        name = self.inputs[index]
+        if name in self.scope.known:
+            return tuple(self.scope.known[name].shape)
+        return self.scope.graph.types[self.scope.values[name]].shape
+
+    def shape_of(self, value: str) -> tuple[int, ...]:
+        """Shape of a value of the graph."""
+        return self.scope.graph.types[value].shape
+
+    def value(self, index: int) -> str:
+        """Graph value of a float input; a known one becomes a float32 constant."""
+        name = self.inputs[index]
+        if name not in self.scope.values:
+            array = self.scope.known[name]
+            if array.dtype.kind in "iubcSUO":
+                raise Refused(f"its input '{name}' is of type {array.dtype}; only float32 is computed")
+            self.scope.values[name] = self.scope.constant(name, array)
+        value = self.scope.values[name]
+        dtype = self.scope.graph.types[value].dtype
+        if dtype != "float32":
+            raise Refused(f"its input '{name}' is of type {dtype}; only float32 is computed")
+        return value
+
+    def ints(self, name: str, default: Sequence[int], count: int | None = None) -> tuple[int, ...]:
+        """Attribute that is a list of integers, of a given length."""
+        found = tuple(int(v) for v in self.attrs.get(name, default))
+        if count is not None and len(found) != count:
+            raise Refused(f"attribute {name} has {len(found)} numbers, {count} are needed")
+        return found
+
+    def constant(self, hint: str, array: NDArray[Any]) -> str:
+        """Add a float32 constant (named ``hint`` where it is free); returns its value name."""
+        return self.scope.constant(hint, array)
+
+    def emit(self, op: str, inputs: Mapping[str, str], **attrs: Attr) -> str:
+        """Append a node; returns its value. An ill-formed one (``Op.infer``) is refused."""
+        graph = self.scope.graph
+        node = Node(self.scope.fresh(f"{self.outputs[0]}.{op}"), op, dict(inputs), attrs, self.source)
+        try:
+            result = OPS[op].infer(node, graph.input_types(node))
+        except IllegalNode as error:
+            raise Refused(error.what, "check the shapes and attributes of this node") from error
+        if min(result.shape, default=1) <= 0:
+            raise Refused(f"its result is empty, shape {list(result.shape)}")
+        if result.size > MAX_ELEMENTS:
+            raise Refused(f"its result has {result.size} elements", f"at most {MAX_ELEMENTS} are possible")
+        graph.nodes.append(node)
+        graph.types[node.output] = result
+        self.emitted.append(node)
+        return node.output
+
+    def transpose(self, x: str, perm: Sequence[int]) -> str:
+        """``x`` with its axes permuted."""
+        if tuple(perm) == tuple(range(len(perm))):
+            return x
+        return self.emit("transpose", {"x": x}, perm=tuple(perm))
+
+    def reshape(self, x: str, shape: Sequence[int]) -> str:
+        """``x`` with another shape."""
+        return x if tuple(shape) == self.shape_of(x) else self.emit("reshape", {"x": x}, shape=tuple(shape))
+
+    def select(self, x: str, axis: int, indices: Sequence[int]) -> str:
+        """Elements along one axis: a slice where the indices step evenly upwards, else a take."""
+        shape = self.shape_of(x)
+        step = indices[1] - indices[0] if len(indices) > 1 else 1
+        if list(indices) == list(range(shape[axis])):
+            return x
+        if step > 0 and all(b - a == step for a, b in zip(indices, indices[1:], strict=False)):
+            begin, end, steps = [0] * len(shape), list(shape), [1] * len(shape)
+            begin[axis], end[axis], steps[axis] = indices[0], indices[-1] + 1, step
+            return self.emit("slice", {"x": x}, begin=tuple(begin), end=tuple(end), step=tuple(steps))
+        return self.emit("take", {"x": x}, axis=axis, indices=tuple(indices))
+
+    def bind(self, output: str, value: str) -> None:
+        """Let an ONNX output stand for a graph value, which takes its name if this node made it."""
+        graph = self.scope.graph
+        made = next((n for n in self.emitted if n.output == value), None)
+        if made is not None:
+            graph.types[output] = graph.types.pop(value)
+            made.output = output
+            for node in self.emitted:
+                node.inputs = {k: output if v == value else v for k, v in node.inputs.items()}
+            value = output
+        self.scope.values[output] = value
+
+
+Importer = Callable[[OnnxNode], "str | list[str]"]
+IMPORTERS: dict[str, Importer] = {}
+"""By ONNX op type: emits the nodes that replace a node and returns the value (or values) of its outputs."""
+
+
+def importer(*ops: str) -> Callable[[Importer], Importer]:
+    """Register the decorated function for these ONNX operators."""
+
+    def register(function: Importer) -> Importer:
+        IMPORTERS.update(dict.fromkeys(ops, function))
+        return function
+
+    return register
+
+
+def label(proto: onnx.NodeProto) -> str:
+    """The node's name, or that of its first output."""
+    return proto.name or next(iter(proto.output), "")
+
+
+def normal_axis(axis: int, rank: int) -> int:
+    """A non-negative axis; refuses one out of range."""
+    if not -rank <= axis < rank:
+        raise Refused(f"axis {axis} is out of range for rank {rank}", "check this node's axis")
+    return axis % rank
+
+
+def normal_axes(axes: Sequence[int], rank: int) -> tuple[int, ...]:
+    """Sorted non-negative axes without repetition."""
+    return tuple(sorted({normal_axis(a, rank) for a in axes}))
+
+
+def _decode(value: Any) -> Any:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value

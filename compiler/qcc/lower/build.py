@@ -1,0 +1,137 @@
+"""Kernel → TE → schedule → TIR with plain C parameters → object file, in parallel and cached on disk.
+
+The object defines ``void symbol(const T0 *, …, int32_t begin, int32_t end)`` and needs nothing but libc. ``begin`` and
+``end`` bound the outermost loop, so that threads can share a kernel; its whole extent is ``Built.extent``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import platformdirs
+
+from qcc.lower.kernel import Kernel
+
+if TYPE_CHECKING:
+    from qcc.target import Target
+
+
+@dataclass(frozen=True)
+class Built:
+    """An object file, the function it defines, and the extent of that function's outermost loop."""
+
+    symbol: str
+    object: Path
+    extent: int
+
+
+def cache_folder() -> Path:
+    """Where objects live: ``QCC_CACHE`` or the user's cache folder."""
+    return Path(os.environ.get("QCC_CACHE") or platformdirs.user_cache_dir("qcc"))
+
+
+@cache
+def _compiler_digest() -> str:
+    """Changes when anything that generates code changes: these sources and the version of TVM."""
+    from importlib.metadata import version
+
+    package = Path(__file__).parent.parent
+    sources = sorted([*(package / "lower").glob("*.py"), *(package / "schedule").glob("*.py")])
+    state = hashlib.sha256(version("apache-tvm").encode())
+    for source in sources:
+        state.update(source.read_bytes())
+    return state.hexdigest()
+
+
+def _key(kernel: Kernel, target: Target) -> str:
+    text = json.dumps([kernel.digest, target.codegen_key(), _compiler_digest()])
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def build_kernels(
+    kernels: Iterable[Kernel], target: Target, jobs: int | None = None, progress: Callable[[int, int], None] | None = None
+) -> dict[str, Built]:
+    """Objects of the distinct kernels by ``Kernel.digest``; what the cache does not hold is compiled by ``jobs`` processes.
+
+    ``progress(done, total)`` counts the kernels to be compiled.
+    """
+    folder = cache_folder() / "objects"
+    folder.mkdir(parents=True, exist_ok=True)
+    distinct = {k.digest: k for k in kernels}
+    paths = {digest: folder / _key(k, target) for digest, k in distinct.items()}
+    missing = [(k, paths[d]) for d, k in distinct.items() if not paths[d].with_suffix(".json").exists()]
+    if missing:
+        _compile_all(missing, target, jobs or os.cpu_count() or 1, progress or (lambda done, total: None))
+    built = {}
+    for digest, path in paths.items():
+        facts = json.loads(path.with_suffix(".json").read_text())
+        built[digest] = Built(facts["symbol"], path.with_suffix(".o"), facts["extent"])
+    return built
+
+
+def _compile_all(
+    missing: Sequence[tuple[Kernel, Path]], target: Target, jobs: int, progress: Callable[[int, int], None]
+) -> None:
+    if jobs == 1 or len(missing) < 3:
+        for done, (kernel, path) in enumerate(missing):
+            _compile_one(kernel, target, path)
+            progress(done + 1, len(missing))
+        return
+    # Workers start afresh: a forked copy of a process with running threads (ONNX Runtime's, say) may hang.
+    with ProcessPoolExecutor(min(jobs, len(missing)), mp_context=get_context("spawn")) as pool:
+        futures = [pool.submit(_compile_one, kernel, target, path) for kernel, path in missing]
+        for done, future in enumerate(futures):
+            future.result()
+            progress(done + 1, len(missing))
+
+
+def _compile_one(kernel: Kernel, target: Target, path: Path) -> None:
+    """Write ``path``.o, then ``path``.json, whose presence says that the object is whole."""
+    module, symbol, extent = compile_kernel(kernel, target)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp.o")
+    module.write_to_file(str(temporary), "o")
+    temporary.replace(path.with_suffix(".o"))
+    facts = path.with_suffix(f".{os.getpid()}.tmp.json")
+    facts.write_text(json.dumps({"symbol": symbol, "extent": extent}))
+    facts.replace(path.with_suffix(".json"))
+
+
+def lower(kernel: Kernel) -> Any:
+    """The unscheduled TIR function of a kernel, its buffers strided as the operands' views say."""
+    from tvm import te, tirx
+
+    from qcc.lower.compute import COMPUTES
+    from qcc.schedule.intrinsic import restride
+
+    tensors = {o.key: te.placeholder(o.view.shape, o.view.dtype, name=o.key) for o in kernel.operands if o.role != "out"}
+    out = COMPUTES[kernel.compute](kernel, tensors)
+    named = [tensors.get(o.key, out) for o in kernel.operands]
+    func = te.create_prim_func(named)
+    views = [tirx.decl_buffer(o.view.shape, o.view.dtype, name=o.key, strides=o.view.strides) for o in kernel.operands]
+    return restride(func, views)
+
+
+def compile_kernel(kernel: Kernel, target: Target) -> tuple[Any, str, int]:
+    """(runtime module, symbol, extent of the outermost loop) of one kernel."""
+    import tvm
+    from tvm import s_tir
+
+    from qcc.lower.plain import plain_function
+    from qcc.schedule import schedule
+
+    sch = s_tir.Schedule(lower(kernel))
+    schedule(sch, kernel, target)
+    symbol = f"qcc_{kernel.compute}_{kernel.digest[:12]}"
+    llvm = tvm.target.Target(dict(target.llvm))
+    func, extent = plain_function(sch.mod["main"], symbol, llvm)
+    module = tvm.get_global_func("target.build.llvm")(tvm.IRModule({symbol: func}), llvm)
+    return module, symbol, extent

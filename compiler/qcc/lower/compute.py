@@ -1,0 +1,101 @@
+"""The meaning of each kernel in TE: what is computed, never how. Schedules transform these; without one they still run.
+
+A compute takes the kernel and its tensors by operand key (constants packed as ``lower.pack`` says) and returns the tensor
+that the ``out`` operand holds. Spatial padding is not visible here: it lies in the input's halo.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tvm import te
+
+from qcc.lower import expressions
+from qcc.lower.kernel import Kernel
+
+Tensors = Mapping[str, Any]
+COMPUTES: dict[str, Callable[[Kernel, Tensors], Any]] = {}
+
+
+def compute(function: Callable[[Kernel, Tensors], Any]) -> Callable[[Kernel, Tensors], Any]:
+    """Register under the function's name, which is ``Kernel.compute``."""
+    COMPUTES[function.__name__] = function
+    return function
+
+
+def _epilogue(kernel: Kernel, t: Tensors, acc: Any, shape: tuple[int, ...]) -> Any:
+    """Block ``out``: bias, requantization, residual, clamp along the last axis."""
+    shift, fraction, clamped = (kernel.param(k) for k in ("shift", "fraction", "clamped"))
+    storage = kernel.view("y").dtype
+
+    def value(*i: Any) -> Any:
+        residual = t["residual"][i] if "residual" in t else None
+        return expressions.epilogue(
+            acc[i] + t["bias"][i[-1]], t["multiplier"][i[-1]], t["q"], shift, residual, fraction, storage, clamped
+        )
+
+    return te.compute(shape, value, name="out")
+
+
+@compute
+def conv_gemm(kernel: Kernel, t: Tensors) -> Any:
+    """Convolution as implicit GEMM; y [B, OH, OW, NP] with channels padded to whole vectors.
+
+    x [B, H, L]: rows of elements; a tap (ky, kx) of output (y, x) is the run of ``w``'s length that starts at element
+    ``x * step + kx * hop`` of row ``y * stride + ky * dilation``. Runs join the taps of a row when they are adjacent.
+    w [N / lanes, KY, KX, run / dot, lanes, dot]: columns in vectors of lanes, the run in groups of dot.
+    """
+    x, w = t["x"], t["w"]
+    stride, dilation, step, hop = (kernel.param(k) for k in ("stride", "dilation", "step", "hop"))
+    blocks, taps_y, taps_x, groups, lanes, dot = kernel.view("w").shape
+    batch, height, width = kernel.param("outputs")
+    ky, kx = te.reduce_axis((0, taps_y), "ky"), te.reduce_axis((0, taps_x), "kx")
+    r = te.reduce_axis((0, groups * dot), "r")
+    shape = (batch, height, width, blocks * lanes)
+    acc = te.compute(
+        shape,
+        lambda b, i, j, n: te.sum(
+            x[b, i * stride + ky * dilation, j * step + kx * hop + r].astype("int32")
+            * w[n // lanes, ky, kx, r // dot, n % lanes, r % dot].astype("int32"),
+            axis=[ky, kx, r],
+        ),
+        name="acc",
+    )
+    return _epilogue(kernel, t, acc, shape)
+
+
+@compute
+def conv_depthwise(kernel: Kernel, t: Tensors) -> Any:
+    """Depthwise convolution, multiplier 1; y [B, OH, OW, NP].
+
+    x [B, H, W, NP]; w [NP / lanes, KX, KY / 4 rounded up, lanes, 4]: the taps of a column in fours, zeros beyond KY.
+    ``columns`` holds the bytes of four rows of one column side by side, as a dot product of fours wants them.
+    """
+    x, w = t["x"], t["w"]
+    stride, dilation = kernel.param("stride"), kernel.param("dilation")
+    taps = kernel.param("taps")
+    blocks, taps_x, groups, lanes, dot = kernel.view("w").shape
+    batch, height, width = kernel.param("outputs")
+    wide = kernel.view("x").shape[2]
+    rows = kernel.view("x").shape[1]
+
+    columns = te.compute(
+        (batch, height, groups, wide, blocks * lanes, dot),
+        lambda b, i, g, j, n, k: x[b, te.min(i * stride[0] + (g * dot + k) * dilation[0], rows - 1), j, n]
+        if taps % dot else x[b, i * stride[0] + (g * dot + k) * dilation[0], j, n],
+        name="columns",
+    )
+    kx, g = te.reduce_axis((0, taps_x), "kx"), te.reduce_axis((0, groups), "g")
+    k = te.reduce_axis((0, dot), "k")
+    shape = (batch, height, width, blocks * lanes)
+    acc = te.compute(
+        shape,
+        lambda b, i, j, n: te.sum(
+            columns[b, i, g, j * stride[1] + kx * dilation[1], n, k].astype("int32")
+            * w[n // lanes, kx, g, n % lanes, k].astype("int32"),
+            axis=[kx, g, k],
+        ),
+        name="acc",
+    )
+    return _epilogue(kernel, t, acc, shape)

@@ -1,0 +1,53 @@
+"""Scalar integer arithmetic as TIR expressions: the twins of ``numerics``, written once for computes and intrinsics.
+
+Activations are stored as they are (int8) or as q + 128 (uint8). A zero point, clamp limit or table index that is read here
+is in stored form, so the arithmetic does not depend on the storage.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm import tirx
+
+STORED = {"int8": (-128, 127), "uint8": (0, 255)}
+"""Range of a stored activation by storage dtype."""
+
+Expr = Any
+
+
+def i32(v: int) -> Expr:
+    """An int32 constant."""
+    return tirx.const(v, "int32")
+
+
+def i64(v: int) -> Expr:
+    """An int64 constant."""
+    return tirx.const(v, "int64")
+
+
+def rounding_shift(v: Expr, shift: int, dtype: str = "int32") -> Expr:
+    """``numerics.rounding_shift`` of an expression of ``dtype`` (int32 or int64)."""
+    if shift == 0:
+        return v
+    return (v + tirx.const(1 << (shift - 1), dtype)) >> tirx.const(shift, dtype)
+
+
+def requantize(acc: Expr, multiplier: Expr, shift: int) -> Expr:
+    """``numerics.requantize``: int32 operands, 64-bit product, int32 result."""
+    return rounding_shift(acc.astype("int64") * multiplier.astype("int64"), shift, "int64").astype("int32")
+
+
+def clamp(v: Expr, low: Expr, high: Expr) -> Expr:
+    """``min(max(v, low), high)``."""
+    return tirx.Min(tirx.Max(v, low), high)
+
+
+def epilogue(acc: Expr, multiplier: Expr, q: Any, shift: int, residual: Expr | None, fraction: int, storage: str,
+             clamped: bool) -> Expr:
+    """Accumulator with bias → stored activation; ``q`` = [zero point, low, high, residual zero point, its multiplier]."""
+    v = requantize(acc, multiplier, shift)
+    if residual is not None:
+        v = rounding_shift(v + (residual.astype("int32") - q[3]) * q[4], fraction)
+    low, high = (q[1], q[2]) if clamped else (i32(STORED[storage][0]), i32(STORED[storage][1]))
+    return clamp(v + q[0], low, high).astype(storage)

@@ -1,0 +1,49 @@
+"""Scheduled TIR → a function with plain C parameters, free of TVM's runtime.
+
+TVM's own pipeline ends in its packed calling convention and moves stack buffers above 1 KB to its workspace allocator.
+Here buffer parameters become typed pointers, and those two passes are left out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tvm
+import tvm_ffi
+from tvm import s_tir, tirx
+
+BLOCKS_TO_LOOPS = [
+    s_tir.transform.CanonicalizeLoop(), s_tir.transform.LowerInitBlock(),
+    s_tir.transform.PlanAndUpdateBufferAllocationLocation(), s_tir.transform.ConvertBlocksToOpaque(),
+    s_tir.transform.CompactBufferAllocation(), s_tir.transform.LowerMatchBuffer(), s_tir.transform.StmtSimplify(),
+    s_tir.transform.LowerOpaqueBlock(), tirx.transform.FlattenBuffer(), tirx.transform.NarrowDataType(32),
+]  # fmt: skip
+LOOPS_TO_VECTORS = [
+    s_tir.transform.LoopPartition(), tirx.transform.VectorizeLoop(True), tirx.transform.StorageRewrite(),
+    tirx.transform.UnrollLoop(), tirx.transform.StmtSimplify(), tirx.transform.RemoveNoOp(),
+]  # fmt: skip
+
+
+def plain_function(func: Any, symbol: str, target: Any) -> tuple[Any, int]:
+    """(function with pointer parameters and a trailing (begin, end), extent of the outermost parallel loop)."""
+    lowered = tvm.ir.transform.Sequential(BLOCKS_TO_LOOPS)(tvm.IRModule({"main": func}))["main"]
+    begin, end = tirx.Var("begin", "int32"), tirx.Var("end", "int32")
+    extents: list[int] = []
+
+    def bound(loop: Any) -> Any:
+        if loop.kind != tirx.ForKind.PARALLEL:
+            return loop
+        extents.append(int(loop.extent))
+        return tirx.For(loop.loop_var, begin, end - begin, tirx.ForKind.SERIAL, loop.body)
+
+    body = tvm_ffi.structural_map(lowered.body, (tirx.For, bound))
+    assert len(extents) == 1, f"a schedule marks exactly one loop parallel, not {len(extents)}"
+    pointers, declarations = [], []
+    for buffer in lowered.params:
+        pointer = tirx.Var(buffer.name, tvm.ir.PointerType(tvm.ir.PrimType(str(buffer.dtype))))
+        pointers.append(pointer)
+        declarations.append(tirx.DeclBuffer(buffer, data=pointer))
+    plain = tirx.PrimFunc([*pointers, begin, end], tirx.SeqStmt([*declarations, body]))
+    plain = plain.with_attrs({"global_symbol": symbol, "target": target, "tirx.noalias": True})
+    module = tvm.ir.transform.Sequential([*LOOPS_TO_VECTORS, tirx.transform.LowerIntrin()])(tvm.IRModule({symbol: plain}))
+    return module[symbol], extents[0]

@@ -1,0 +1,99 @@
+"""Transposed two-dimensional convolution (a convolution's gradient with respect to its input)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcc import numerics
+from qcc.ir.graph import Arrays, Node, TensorType, Types
+from qcc.ops.base import Op, pair
+from qcc.ops.epilogue import (
+    EPILOGUE_ATTRIBUTES,
+    EPILOGUE_INPUTS,
+    check_epilogue,
+    integer_epilogue,
+    quantize_weighted,
+    real_epilogue,
+)
+
+if TYPE_CHECKING:
+    from qcc.quantize.convert import Converter
+
+GEOMETRY = ("stride", "pad", "dilation", "groups", "output_pad")
+
+
+class ConvTranspose2d(Op):
+    """Each pixel adds a patch: ``y[i * stride - pad + k * dilation] += x[i] * w[k]``; then b, residual, clamp.
+
+    x [N,H,W,C], w [O,KH,KW,C/groups], b [O], residual like y [N,OH,OW,O] with
+    ``OH = (H - 1) * stride + (KH - 1) * dilation + 1 + output_pad - top - bottom``. Float attributes: stride (h, w),
+    pad (top, left, bottom, right), dilation (h, w), groups, output_pad (h, w), clamp (low, high) in reals.
+    Integer form: see ``ops.epilogue``; w int8.
+    """
+
+    name = "conv_transpose2d"
+    required = ("x", "w")
+    optional = ("b", *EPILOGUE_INPUTS)
+    attributes = (*GEOMETRY, "clamp")
+    integer_attributes = EPILOGUE_ATTRIBUTES
+
+    def infer(self, node: Node, types: Types) -> TensorType:
+        """[N, OH, OW, O] of x's dtype."""
+        x, w, a = types["x"], types["w"], node.attrs
+        self.require(len(x.shape) == len(w.shape) == 4, node, f"wants x and w of rank 4, got {x.shape}, {w.shape}")
+        c, o, ci, groups = x.shape[3], w.shape[0], w.shape[3], a["groups"]
+        self.require(groups >= 1 and c == ci * groups and o % groups == 0, node,
+                     f"{c} input and {o} output channels do not fit {groups} groups of weights {w.shape}")
+        self.require(min(*pair(a["stride"]), *pair(a["dilation"])) >= 1, node,
+                     f"stride {a['stride']} and dilation {a['dilation']} must be at least 1")
+        self.require(min(*a["pad"], *pair(a["output_pad"])) >= 0, node,
+                     f"pad {a['pad']} and output_pad {a['output_pad']} must not be negative")
+        oh, ow = self._extent(node, x.shape, w.shape)
+        self.require(oh > 0 and ow > 0, node, f"pad {a['pad']} leaves no output")
+        out = TensorType((x.shape[0], oh, ow, o), x.dtype)
+        check_epilogue(self, node, types, out)
+        return out
+
+    def _extent(self, node: Node, x: tuple[int, ...], w: tuple[int, ...]) -> tuple[int, int]:
+        """Output height and width."""
+        a = node.attrs
+        top, left, bottom, right = a["pad"]
+        geometry = zip(x[1:3], w[1:3], a["stride"], a["dilation"], a["output_pad"], strict=True)
+        oh, ow = ((size - 1) * s + (taps - 1) * d + 1 + extra for size, taps, s, d, extra in geometry)
+        return oh - top - bottom, ow - left - right
+
+    def _sums(self, node: Node, x: NDArray[Any], w: NDArray[Any]) -> NDArray[Any]:
+        """Sums of products in the dtype of x and w."""
+        a = node.attrs
+        groups, (sh, sw), (dh, dw), (top, left, bottom, right) = a["groups"], a["stride"], a["dilation"], a["pad"]
+        (n, h, wd, _), (o, kh, kw, ci) = x.shape, w.shape
+        oh, ow = self._extent(node, x.shape, w.shape)
+        full = np.zeros((n, oh + top + bottom, ow + left + right, groups, o // groups), x.dtype)
+        pixels = x.reshape(n, h, wd, groups, 1, ci)
+        for ky, kx in np.ndindex(kh, kw):
+            taps = w[:, ky, kx].reshape(groups, o // groups, ci).transpose(0, 2, 1)
+            rows = slice(ky * dh, ky * dh + (h - 1) * sh + 1, sh)
+            columns = slice(kx * dw, kx * dw + (wd - 1) * sw + 1, sw)
+            full[:, rows, columns] += (pixels @ taps)[..., 0, :]
+        return full[:, top : top + oh, left : left + ow].reshape(n, oh, ow, o)
+
+    def real(self, node: Node, x: Arrays) -> NDArray[Any]:
+        """As in the class docstring."""
+        return real_epilogue(node, x, self._sums(node, x["x"], x["w"]))
+
+    def integer(self, node: Node, x: Arrays, types: Types, out: TensorType) -> NDArray[Any]:
+        """Exact sums of ``(x - zero_point) * w``, then the epilogue."""
+        centred, w = numerics.exact_operands(x["x"], types["x"].zero_point, x["w"])
+        return integer_epilogue(node, x, types, self._sums(node, centred, w).astype(np.int64))
+
+    def quantize(self, node: Node, convert: Converter) -> None:
+        """Weights per output channel (axis 0)."""
+        quantize_weighted(node, convert, attrs={k: node.attrs[k] for k in GEOMETRY})
+
+    def macs(self, node: Node, types: Types, out: TensorType) -> int:
+        """Input elements times the weights each of them meets."""
+        o, kh, kw, _ = types["w"].shape
+        return types["x"].size * kh * kw * o // int(node.attrs["groups"])

@@ -1,0 +1,63 @@
+"""Fully connected layer: a matrix product with constant weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcc import numerics
+from qcc.ir.graph import Arrays, Node, TensorType, Types
+from qcc.ops.base import Op
+from qcc.ops.epilogue import (
+    EPILOGUE_ATTRIBUTES,
+    EPILOGUE_INPUTS,
+    check_epilogue,
+    integer_epilogue,
+    quantize_weighted,
+    real_epilogue,
+)
+
+if TYPE_CHECKING:
+    from qcc.quantize.convert import Converter
+
+
+class Dense(Op):
+    """``y = clamp(x @ w.T + b [+ residual])``; x [..., K], w [O, K], b [O], y and residual [..., O].
+
+    Float attribute: clamp (low, high) in reals. Integer form: see ``ops.epilogue``; w int8.
+    """
+
+    name = "dense"
+    required = ("x", "w")
+    optional = ("b", *EPILOGUE_INPUTS)
+    attributes = ("clamp",)
+    integer_attributes = EPILOGUE_ATTRIBUTES
+
+    def infer(self, node: Node, types: Types) -> TensorType:
+        """[..., O] of x's dtype."""
+        x, w = types["x"], types["w"]
+        self.require(len(x.shape) >= 1 and len(w.shape) == 2, node,
+                     f"wants x of rank 1 or more and w of rank 2, got {x.shape}, {w.shape}")
+        self.require(x.shape[-1] == w.shape[1], node, f"{x.shape[-1]} inputs do not fit weights {w.shape}")
+        out = TensorType((*x.shape[:-1], w.shape[0]), x.dtype)
+        check_epilogue(self, node, types, out)
+        return out
+
+    def real(self, node: Node, x: Arrays) -> NDArray[Any]:
+        """As in the class docstring."""
+        return real_epilogue(node, x, x["x"] @ x["w"].T)
+
+    def integer(self, node: Node, x: Arrays, types: Types, out: TensorType) -> NDArray[Any]:
+        """Exact sums of ``(x - zero_point) * w``, then the epilogue."""
+        centred, w = numerics.exact_operands(x["x"], types["x"].zero_point, x["w"])
+        return integer_epilogue(node, x, types, (centred @ w.T).astype(np.int64))
+
+    def quantize(self, node: Node, convert: Converter) -> None:
+        """Weights per output channel (axis 0)."""
+        quantize_weighted(node, convert, attrs={})
+
+    def macs(self, node: Node, types: Types, out: TensorType) -> int:
+        """Outputs times K."""
+        return out.size * types["w"].shape[1]

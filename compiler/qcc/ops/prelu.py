@@ -1,0 +1,64 @@
+"""Leaky rectifier with a slope for each channel."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcc import numerics
+from qcc.ir.graph import Arrays, Node, TensorType, Types
+from qcc.ops.base import Op
+from qcc.ops.epilogue import integer_clamp
+from qcc.ops.requant import REQUANT_ATTRIBUTES, check_requant, finish
+
+if TYPE_CHECKING:
+    from qcc.quantize.convert import Converter
+
+
+class PRelu(Op):
+    """``y = x`` where x >= 0, else ``slope * x``; x [..., C], slope [C] (constant).
+
+    Integer form: no slope; constant multiplier int32 [C] (of either sign) for negative inputs, attribute multiplier for
+    the others; ``acc = x - z_x``, then as in ``ops.requant``.
+    """
+
+    name = "prelu"
+    required = ("x",)
+    optional = ("slope", "multiplier")
+    integer_attributes = ("multiplier", *REQUANT_ATTRIBUTES, "clamp")
+
+    def infer(self, node: Node, types: Types) -> TensorType:
+        """Type of x."""
+        x = types["x"]
+        self.require(len(x.shape) >= 1, node, "wants x of rank 1 or more")
+        check_requant(self, node, types, x.dtype, (x.shape[-1],))
+        if x.dtype == "float32":
+            self.require("slope" in types, node, "the float form wants a slope")
+            slope = types["slope"]
+            self.require((slope.dtype, slope.shape) == ("float32", x.shape[-1:]), node,
+                         f"slope must be float32[{x.shape[-1]}], got {slope.dtype}{list(slope.shape)}")
+        return TensorType(x.shape, x.dtype)
+
+    def real(self, node: Node, x: Arrays) -> NDArray[Any]:
+        """As in the class docstring."""
+        return np.where(x["x"] >= 0, x["x"], x["x"] * x["slope"]).astype(np.float32)
+
+    def integer(self, node: Node, x: Arrays, types: Types, out: TensorType) -> NDArray[Any]:
+        """As in the class docstring."""
+        acc = x["x"].astype(np.int64) - types["x"].zero_point
+        return finish(node, acc, np.where(acc >= 0, node.attrs["multiplier"], x["multiplier"]))
+
+    def quantize(self, node: Node, convert: Converter) -> None:
+        """Multipliers ``s_x / s_y`` and ``slope * s_x / s_y`` with one shift."""
+        x, out = convert.qparams(node.inputs["x"]), convert.qparams(node.output)
+        slope = convert.constant(node.inputs["slope"]).astype(np.float64)
+        multiplier, shift = numerics.requant_multipliers(np.append(np.abs(slope), 1.0) * x.step / out.step)
+        negative = (multiplier[:-1] * np.sign(slope)).astype(np.int32)
+        inputs = {
+            "x": convert.value(node.inputs["x"]),
+            "multiplier": convert.emit_constant(node.output + ".multiplier", negative),
+        }
+        attrs = {"multiplier": int(multiplier[-1]), "shift": shift, "zero_point": out.zero_point}
+        convert.emit(node, self.name, inputs, {**attrs, "clamp": integer_clamp(None, out)})

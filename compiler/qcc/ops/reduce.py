@@ -1,0 +1,103 @@
+"""Mean, sum and maximum over whole axes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcc import numerics
+from qcc.ir.graph import Arrays, Node, TensorType, Types
+from qcc.ops.base import Op
+from qcc.ops.requant import REQUANT_ATTRIBUTES, check_requant, emit_requantized, finish
+from qcc.ops.same_scale import SameScale
+
+if TYPE_CHECKING:
+    from qcc.quantize.convert import Converter
+
+MAX_COUNT = numerics.INT32_MAX // 255
+"""Most centred int8 values whose sum cannot leave int32."""
+
+
+def infer_reduce(op: Op, node: Node, types: Types) -> TensorType:
+    """x's shape without ``axes`` (extent 1 with ``keepdims``); raises ``IllegalNode``."""
+    x, axes = types["x"], tuple(node.attrs["axes"])
+    op.require(x.dtype in ("float32", "int8"), node, f"wants float32 or int8, got {x.dtype}")
+    op.require(len(axes) > 0 and axes == tuple(sorted(set(axes))) and axes[0] >= 0 and axes[-1] < len(x.shape), node,
+               f"axes {axes} are not ascending axes of {x.shape}")
+    kept = enumerate(x.shape)
+    if node.attrs["keepdims"]:
+        return TensorType(tuple(1 if i in axes else d for i, d in kept), x.dtype)
+    return TensorType(tuple(d for i, d in kept if i not in axes), x.dtype)
+
+
+def reduced_count(node: Node, shape: tuple[int, ...]) -> int:
+    """Elements that go into one output."""
+    return int(np.prod([shape[i] for i in node.attrs["axes"]], dtype=np.int64))
+
+
+class ReduceSum(Op):
+    """Sum over ``axes`` (ascending, not negative); ``keepdims`` keeps them with extent 1.
+
+    Integer form: ``acc = sum of (x - z_x)``, requantized by multiplier [1] (see ``ops.requant``).
+    """
+
+    name = "reduce_sum"
+    optional = ("multiplier",)
+    attributes = ("axes", "keepdims")
+    integer_attributes = (*REQUANT_ATTRIBUTES, "clamp")
+
+    def infer(self, node: Node, types: Types) -> TensorType:
+        """x's shape without ``axes``."""
+        out = infer_reduce(self, node, types)
+        check_requant(self, node, types, out.dtype)
+        count = reduced_count(node, types["x"].shape)
+        self.require(count <= MAX_COUNT, node, f"sums of {count} values may leave 32 bits (at most {MAX_COUNT})")
+        return out
+
+    def _divisor(self, node: Node, shape: tuple[int, ...]) -> int:
+        """What the sum is divided by."""
+        return 1
+
+    def real(self, node: Node, x: Arrays) -> NDArray[Any]:
+        """As in the class docstring."""
+        total = x["x"].sum(axis=tuple(node.attrs["axes"]), keepdims=node.attrs["keepdims"], dtype=np.float64)
+        return np.asarray(total / self._divisor(node, x["x"].shape), np.float32)
+
+    def integer(self, node: Node, x: Arrays, types: Types, out: TensorType) -> NDArray[Any]:
+        """As in the class docstring."""
+        total = x["x"].sum(axis=tuple(node.attrs["axes"]), keepdims=node.attrs["keepdims"], dtype=np.int64)
+        acc = np.asarray(total - reduced_count(node, x["x"].shape) * types["x"].zero_point)
+        return finish(node, acc, x["multiplier"]).reshape(out.shape)
+
+    def quantize(self, node: Node, convert: Converter) -> None:
+        """Multiplier ``s_x / s_y`` over the divisor."""
+        value = node.inputs["x"]
+        ratio = convert.qparams(value).step / convert.qparams(node.output).step
+        real = ratio / self._divisor(node, convert.source.types[value].shape)
+        emit_requantized(node, convert, {"x": convert.value(value)}, real, dict(node.attrs))
+
+
+class ReduceMean(ReduceSum):
+    """Mean over ``axes``; as ``ReduceSum``, with the count in the multiplier."""
+
+    name = "reduce_mean"
+
+    def _divisor(self, node: Node, shape: tuple[int, ...]) -> int:
+        return reduced_count(node, shape)
+
+
+class ReduceMax(SameScale):
+    """Maximum over ``axes`` (ascending, not negative); ``keepdims`` keeps them with extent 1."""
+
+    name = "reduce_max"
+    attributes = ("axes", "keepdims")
+
+    def infer(self, node: Node, types: Types) -> TensorType:
+        """x's shape without ``axes``."""
+        return infer_reduce(self, node, types)
+
+    def real(self, node: Node, x: Arrays) -> NDArray[Any]:
+        """As in the class docstring."""
+        return np.asarray(x["x"].max(axis=tuple(node.attrs["axes"]), keepdims=node.attrs["keepdims"]))

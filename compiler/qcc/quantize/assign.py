@@ -1,0 +1,186 @@
+"""Ranges → quantization parameters of every activation, and rescalings where values of one scale must meet another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcc import numerics
+from qcc.ir.graph import Graph, Node, TensorType
+from qcc.numerics import QParams
+from qcc.ops import OPS, pointwise
+from qcc.quantize.observers import Range
+
+SPREAD = 2.0
+"""Values whose ranges differ in width by at most this factor share parameters without further thought."""
+
+
+@dataclass(eq=False)
+class Group:
+    """Values that share parameters: the union of their ranges with 0, and the parameters if an op fixes them."""
+
+    low: float = 0.0
+    high: float = 0.0
+    narrowest: float = math.inf
+    """Width of the narrowest member's range (a value that is always 0 fits any)."""
+    members: list[str] = field(default_factory=list)
+    fixed: QParams | None = None
+
+    @property
+    def width(self) -> float:
+        """Of the range."""
+        return self.high - self.low
+
+    @property
+    def qparams(self) -> QParams:
+        """Parameters of every member."""
+        return self.fixed or numerics.activation_qparams(self.low, self.high)
+
+    def include(self, low: float, high: float) -> None:
+        """Widen the range."""
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        self.narrowest = min(self.narrowest, self.width or math.inf)
+
+
+def assign(
+    graph: Graph, ranges: Mapping[str, Range], remarks: list[str] | None = None
+) -> tuple[dict[str, QParams], Graph]:
+    """Parameters of every int8 value, and the graph (a changed copy) that they are for.
+
+    ``ranges`` holds the values of ``calibrate.observed(graph)``. Values joined by same-scale ops form one group, which
+    has the union of their ranges, or the parameters of a member whose op fixes them (softmax). Where such an op joins
+    groups of different ranges, a narrower operand that others read too keeps its precision for them: a rescaling
+    (``pointwise`` of ``x``) is inserted in front of the op. Appends to ``remarks`` what the user should read.
+    """
+    graph = graph.copy()
+    groups = _Grouping(graph, ranges).groups
+    _narrow_before_saturation(graph, groups)
+    if remarks is not None:
+        remarks += [
+            f"{value}: every calibration sample gives the constant {low:g} here"
+            for value, (low, high) in ranges.items()
+            if low == high
+        ]
+    return {value: group.qparams for value, group in groups.items()}, graph
+
+
+class _Grouping:
+    """Walks the nodes in order and joins values into groups; inserts rescalings into the graph it is given."""
+
+    def __init__(self, graph: Graph, ranges: Mapping[str, Range]) -> None:
+        self.graph, self.users, self.groups = graph, graph.users(), dict[str, Group]()
+        self.nodes: list[Node] = []
+        for value in graph.inputs:
+            if graph.types[value].dtype == "float32":
+                self._group(value, [ranges[value]])
+        for node in graph.nodes:
+            if graph.types[node.output].dtype == "float32":
+                rule = OPS[node.op].scale_rule
+                if rule == "same":
+                    self._move(node, ranges)
+                elif rule == "fixed":
+                    fixed = numerics.SOFTMAX_QPARAMS
+                    low, high = numerics.dequantize([numerics.INT8_MIN, numerics.INT8_MAX], fixed)
+                    self._group(node.output, [(float(low), float(high))]).fixed = fixed
+                else:
+                    self._group(node.output, [_clamped(node, ranges[node.output])])
+            self.nodes.append(node)
+        graph.nodes = self.nodes
+
+    def _group(self, value: str, ranges: Iterable[Range]) -> Group:
+        """A new group of one value."""
+        group = self.groups[value] = Group(members=[value])
+        for low, high in ranges:
+            group.include(low, high)
+        return group
+
+    def _move(self, node: Node, ranges: Mapping[str, Range]) -> None:
+        """Join the operands' groups and the output of a same-scale op, which quantizes constant operands like both."""
+        union, groups = Group(), list(dict.fromkeys(self.groups[v] for v in node.inputs.values() if v in self.groups))
+        for group in groups:
+            union.include(group.low, group.high)
+        for value in node.inputs.values():
+            if value in self.graph.constants:
+                array = self.graph.constants[value]
+                union.include(float(array.min()), float(array.max()))
+        if math.isfinite(padding := node.attrs.get("value", 0.0)):
+            union.include(padding, padding)
+        fixed = [g for g in groups if g.fixed]
+        if fixed and fixed[0].low <= union.low and union.high <= fixed[0].high:
+            union.fixed = fixed[0].fixed
+        for group in groups:
+            if not self._joins(group, union, node):
+                group = self._rescaled(group, node)
+            union.narrowest = min(union.narrowest, group.narrowest)
+            union.members += group.members
+        union.members.append(node.output)
+        if node.output in ranges:
+            union.include(*ranges[node.output])
+        self.groups.update(dict.fromkeys(union.members, union))
+
+    def _joins(self, group: Group, union: Group, node: Node) -> bool:
+        """Whether an operand's group can take the parameters of the union without a loss that others would see."""
+        if group.fixed or union.fixed:
+            return group.fixed == union.fixed or (group.fixed is None and self._private(group, node))
+        return union.width <= SPREAD * group.narrowest or self._private(group, node)
+
+    def _private(self, group: Group, node: Node) -> bool:
+        """Whether nothing but this node, and moves within the group, reads the group's values."""
+        inner = set(group.members) | {node.output}
+        return not inner.intersection(self.graph.outputs) and all(
+            user.output in inner for member in group.members for user in self.users[member]
+        )
+
+    def _rescaled(self, group: Group, node: Node) -> Group:
+        """The group of a rescaled copy of the operand, which the node reads in its place."""
+        copies: dict[str, str] = {}
+        for key, value in node.inputs.items():
+            if self.groups[value] is group:
+                if value not in copies:
+                    copies[value] = name = self.graph.fresh(f"{value}.rescaled")
+                    self.graph.types[name] = TensorType(self.graph.types[value].shape)
+                    self.nodes.append(Node(name, "pointwise", {"x": value}, {"expr": "x"}, node.source))
+                node.inputs[key] = copies[value]
+        fresh = Group(group.low, group.high, members=list(copies.values()))
+        return fresh
+
+
+def _clamped(node: Node, seen: Range) -> Range:
+    """The range within the limits of the node's own clamp."""
+    low, high = node.attrs.get("clamp") or (-math.inf, math.inf)
+    return min(max(seen[0], low), high), min(max(seen[1], low), high)
+
+
+def _narrow_before_saturation(graph: Graph, groups: Mapping[str, Group]) -> None:
+    """Leave out of the range of a value what all of its readers, pointwise functions, map to one output step.
+
+    Hard-swish is 0 below -3, so a layer in front of it needs no steps there.
+    """
+    users = graph.users()
+    for node in reversed(graph.nodes):
+        value = node.inputs.get("x", "")
+        group = groups.get(value)
+        if node.op != "pointwise" or group is None or len(group.members) > 1 or value in graph.outputs:
+            continue
+        if users[value][0] is not node or any(user.op != "pointwise" for user in users[value]):
+            continue
+        wanted = [_moving_part(user, group, groups[user.output].qparams) for user in users[value]]
+        group.low, group.high = min(low for low, _ in wanted), max(high for _, high in wanted)
+
+
+def _moving_part(node: Node, group: Group, out: QParams) -> Range:
+    """The part of the group's range outside of which the function moves by less than half a step of the output."""
+    x = np.linspace(group.low, group.high, 2049)
+    y = np.nan_to_num(np.asarray(pointwise.evaluate(node.attrs["expr"], x), np.float64))
+    step = np.clip(y / out.step + out.zero_point, numerics.INT8_MIN, numerics.INT8_MAX)
+
+    def flat(values: NDArray[np.float64]) -> int:
+        """How many leading values lie within half a step."""
+        return int((np.maximum.accumulate(values) - np.minimum.accumulate(values) <= 0.5).sum())
+
+    first, last = flat(step) - 1, len(x) - flat(step[::-1])
+    return (float(x[first]), float(x[last])) if first < last else (group.low, group.high)

@@ -1,0 +1,233 @@
+"""Runs the float graph over samples in ONNX Runtime and chooses a range for every activation that needs one."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcc.errors import CalibrationError
+from qcc.ir.graph import Graph
+from qcc.ops import OPS
+from qcc.quantize.observers import METHODS, Range, Summary, minmax
+
+Samples = Any
+"""Calibration data of a model with inputs of static shape [B, …]:
+
+* an array [n, …] of n rows, or [n, B, …] of n whole inputs; several inputs: a mapping from input name to such arrays;
+* or an iterable (a generator will do) of rows or whole inputs; several inputs: of mappings from input name to those.
+
+Rows are joined into batches of B.
+"""
+
+
+def calibrate(graph: Graph, samples: Samples, method: str = "mse", progress: bool | None = None) -> dict[str, Range]:
+    """Range (low, high) of every value in ``observed(graph)`` over the samples; memory does not grow with their number.
+
+    Inputs and outputs of the graph keep everything that was seen (clipping the largest logits would make them equal);
+    ``method`` (a key of ``observers.METHODS``) chooses the others. ``progress``: show a bar on stderr; None: where that
+    is a terminal. Raises ``CalibrationError``.
+    """
+    if method not in METHODS:
+        raise CalibrationError(f"unknown calibration method '{method}'", hint=f"one of {', '.join(METHODS)}")
+    values = observed(graph)
+    summaries = {value: Summary() for value in values}
+    computed = [v for v in values if v not in graph.inputs]
+    run = _session(graph, computed)
+    with _progress(samples, progress) as step:
+        for number, feed in enumerate(feeds(graph, samples)):
+            for value, array in [*feed.items(), *zip(computed, run(feed), strict=True)]:
+                if not summaries[value].update(array):
+                    raise CalibrationError(
+                        f"the float model computes a NaN or an infinity at '{value}'",
+                        where=f"calibration sample {number}",
+                        hint="check the model, and whether the samples are preprocessed as it expects",
+                    )
+            step()
+    edges = {*graph.inputs, *graph.outputs}
+    return {v: minmax(s) if v in edges else METHODS[method](s) for v, s in summaries.items()}
+
+
+def observed(graph: Graph) -> list[str]:
+    """Float activations that need a range: inputs, outputs, results of ops that neither move data nor fix its scale."""
+    fixed = {n.output for n in graph.nodes if OPS[n.op].scale_rule == "fixed"}
+    moved = {n.output for n in graph.nodes if OPS[n.op].scale_rule == "same"} - set(graph.outputs)
+    real = (value for value in graph.activations() if graph.types[value].dtype == "float32")
+    return [value for value in real if value not in fixed and value not in moved]
+
+
+def _session(graph: Graph, values: Sequence[str]) -> Any:
+    """A function from a feed to the arrays of ``values``, run by ONNX Runtime on every core."""
+    if not values:
+        return lambda feed: []
+    import onnxruntime
+    from qcc.ir.to_onnx import to_onnx
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = os.cpu_count() or 1
+    options.log_severity_level = 3
+    model = to_onnx(graph, outputs=list(values))
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    wanted = {i.name for i in session.get_inputs()}
+    return lambda feed: session.run(list(values), {k: v for k, v in feed.items() if k in wanted})
+
+
+Feed = dict[str, NDArray[np.float32]]
+
+
+def feeds(graph: Graph, samples: Samples) -> Iterator[Feed]:
+    """Checked inputs of one run after another, float32 and of the graph's shapes; raises ``CalibrationError``."""
+    rows: list[Feed] = []
+    number = -1
+    for number, sample in enumerate(_stream(graph, samples)):
+        feed = _checked(graph, sample, f"calibration sample {number}")
+        if all(feed[v].shape == graph.types[v].shape for v in graph.inputs):
+            yield feed
+            continue
+        rows.append(feed)
+        if len(rows) == _batch(graph):
+            yield _joined(graph, rows)
+            rows = []
+    if rows:
+        yield _joined(graph, rows)
+    if number < 0:
+        raise CalibrationError("there are no calibration samples", hint="give at least one, better a hundred")
+
+
+def _batch(graph: Graph) -> int | None:
+    """The first extent of every input, where all agree: a batch of that many rows."""
+    firsts = {graph.types[v].shape[:1] for v in graph.inputs}
+    (first,) = firsts if len(firsts) == 1 else ((),)
+    return first[0] if first else None
+
+
+def _joined(graph: Graph, rows: Sequence[Feed]) -> Feed:
+    """One batch of the rows, repeated where they are too few."""
+    batch = _batch(graph) or 1
+    return {v: np.stack([rows[i % len(rows)][v] for i in range(batch)]) for v in graph.inputs}
+
+
+def _stream(graph: Graph, samples: Samples) -> Iterator[Any]:
+    """The samples one by one, each an array or a mapping."""
+    if isinstance(samples, np.ndarray):
+        single = any(samples.shape == graph.types[v].shape[1:] for v in graph.inputs)
+        yield from samples[None] if single or samples.ndim == 0 else samples
+    elif isinstance(samples, Mapping):
+        lengths = {k: len(v) for k, v in samples.items()}
+        if len(set(lengths.values())) > 1:
+            raise CalibrationError(
+                f"the inputs have different numbers of samples: {lengths}", hint="give one array of n samples per input"
+            )
+        for row in zip(*samples.values(), strict=True):
+            yield dict(zip(samples, row, strict=True))
+    elif isinstance(samples, Iterable) and not isinstance(samples, str | bytes):
+        yield from samples
+    else:
+        raise CalibrationError(
+            f"calibration samples cannot be a {type(samples).__name__}",
+            hint="give an array of samples or an iterable of arrays",
+        )
+
+
+def _checked(graph: Graph, sample: Any, where: str) -> Feed:
+    """The sample as one float32 array per graph input: all of them whole inputs, or all of them rows of a batch."""
+    if not isinstance(sample, Mapping):
+        if len(graph.inputs) != 1:
+            raise CalibrationError(
+                f"one array, but the model has {len(graph.inputs)} inputs",
+                where=where,
+                hint=f"give a mapping with the keys {', '.join(graph.inputs)}",
+            )
+        sample = {graph.inputs[0]: sample}
+    for name in sample:
+        if name not in graph.inputs:
+            raise CalibrationError(
+                f"the model has no input '{name}'", where=where, hint=f"its inputs are {', '.join(graph.inputs)}"
+            )
+    feed: Feed = {}
+    for name in graph.inputs:
+        if name not in sample:
+            raise CalibrationError(f"input '{name}' is missing", where=where, hint="give every input of the model")
+        feed[name] = _array(name, sample[name], graph.types[name].shape, _batch(graph), where)
+    if len({array.shape == graph.types[name].shape for name, array in feed.items()}) > 1:
+        raise CalibrationError(
+            "some inputs are whole, others are single rows", where=where, hint="give all of them in one form"
+        )
+    return feed
+
+
+def _array(name: str, item: Any, shape: tuple[int, ...], batch: int | None, where: str) -> NDArray[np.float32]:
+    """The item as finite float32, of the input's shape or, where the inputs are batches, a row of it."""
+    try:
+        array = np.asarray(item)
+    except ValueError as error:
+        raise CalibrationError(f"input '{name}' is not an array: {error}", where=where, hint="give arrays") from error
+    if array.shape == shape[1:] and shape[:1] == (1,):
+        array = array[None]
+    if array.shape != shape and not (batch and array.shape == shape[1:]):
+        order = sorted(array.shape) in (sorted(shape), sorted(shape[1:]))
+        raise CalibrationError(
+            f"input '{name}' has shape {array.shape}, the model wants {shape}",
+            where=where,
+            hint="transpose the samples to the model's order of axes" if order else f"give samples of shape {shape}",
+        )
+    return _real(name, array, where)
+
+
+def _real(name: str, array: NDArray[Any], where: str) -> NDArray[np.float32]:
+    """The array as finite float32."""
+    if not np.issubdtype(array.dtype, np.floating):
+        raise CalibrationError(
+            f"input '{name}' has dtype {array.dtype}, the model wants float32",
+            where=where,
+            hint="preprocess the samples exactly as for the float model (scale, mean), then pass float32",
+        )
+    with np.errstate(over="ignore"):
+        real = array.astype(np.float32, copy=False)
+    if not np.isfinite(real).all():
+        raise CalibrationError(
+            f"input '{name}' holds a NaN or an infinity", where=where, hint="clean the samples before calibrating"
+        )
+    return real
+
+
+def fingerprint(samples: Samples) -> str | None:
+    """SHA-256 of the samples' contents where they can be read twice (arrays, lists and mappings of them), else None."""
+    digest = hashlib.sha256()
+
+    def add(item: Any) -> bool:
+        if isinstance(item, np.ndarray):
+            digest.update(f"array {item.dtype.str} {item.shape};".encode())
+            digest.update(np.ascontiguousarray(item).data)
+            return True
+        if isinstance(item, Mapping):
+            digest.update(f"mapping {list(item)};".encode())
+            return all(add(v) for v in item.values())
+        if isinstance(item, list | tuple):
+            digest.update(f"list {len(item)};".encode())
+            return all(add(v) for v in item)
+        return False
+
+    return digest.hexdigest() if add(samples) else None
+
+
+@contextmanager
+def _progress(samples: Samples, shown: bool | None) -> Iterator[Callable[[], None]]:
+    """Gives a function to call after each sample, which moves a bar on stderr (None: shown only on a terminal)."""
+    if not (sys.stderr.isatty() if shown is None else shown):
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    first = next(iter(samples.values()), ()) if isinstance(samples, Mapping) else samples
+    columns = (TextColumn("calibrate"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("calibrate", total=len(first) if isinstance(first, Sized) else None)
+        yield lambda: bar.advance(task)

@@ -1,0 +1,106 @@
+"""Tensor intrinsics of AVX-512 VNNI: dot products of fours, and the epilogue in vectors of 16 int32 lanes.
+
+Activations are uint8 (q + 128), because ``vpdpbusd`` multiplies unsigned by signed bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm.script.ir_builder import tirx as T
+
+from qcc.lower import expressions
+from qcc.schedule.intrinsic import Parameter, describe, describe_dot, implement, register_once
+
+LANES = 16
+
+
+def _lanes(buffer: Any) -> Any:
+    return buffer[T.ramp(T.int32(0), 1, LANES)]
+
+
+def _shift_right_logical(v: Any, by: int) -> Any:
+    """An int64x8 shifted as unsigned: the low words are those of the arithmetic shift, and AVX2 has this one too."""
+    return T.reinterpret(
+        T.shift_right(T.reinterpret(v, dtype="uint64x8"), T.broadcast(T.uint64(by), 8)), dtype="int64x8"
+    )
+
+
+def _dpbusd(acc: Any, unsigned: Any, signed: Any) -> Any:
+    """``vpdpbusd``: acc (int32x16) plus sums of four products; both byte operands as int8x64."""
+    return T.call_llvm_pure_intrin(
+        T.llvm_lookup_intrinsic_id("llvm.x86.avx512.vpdpbusd.512"), acc, unsigned, signed, dtype="int32x16"
+    )
+
+
+@register_once
+def dot() -> tuple[Any, Any]:
+    """``c[i] += sum_k a[k] * b[i, k]``: four bytes of one pixel against 16 output channels."""
+
+    def body(a: Any, b: Any, c: Any) -> None:
+        four = T.reinterpret(a.vload([0], "uint8x4"), dtype="int32")
+        value = _dpbusd(
+            _lanes(c), T.reinterpret(T.broadcast(four, LANES), dtype="int8x64"), b.vload([0, 0], dtype="int8x64")
+        )
+        T.buffer_store(c, value, [T.ramp(T.int32(0), 1, LANES)])
+
+    a: Parameter = ("a", (4,), "uint8")
+    b: Parameter = ("b", (16, 4), "int8")
+    c: Parameter = ("c", (16,), "int32")
+    return describe_dot(a, b, c), implement([a, b], c, body, update=True)
+
+
+@register_once
+def requantize(shift: int, channels: int, clamped: bool, residual: bool, fraction: int) -> tuple[Any, Any]:
+    """The epilogue of 16 channels; lanes beyond ``channels`` (a last, partial block) are not stored.
+
+    Even and odd lanes are multiplied apart (``vpmuldq``). Rounding, zero points and the zero point of the residual are one
+    64-bit addend.
+    """
+    inputs: list[Parameter] = [("c", (16,), "int32"), ("bias", (16,), "int32"), ("mult", (16,), "int32")]
+    if residual:
+        inputs.append(("r", (16,), "uint8"))
+    inputs.append(("q", (5,), "int32"))
+    output: Parameter = ("d", (16,), "uint8")
+
+    def value(v: Any, c: Any, bias: Any, mult: Any, *rest: Any) -> Any:
+        r = rest[0][v] if residual else None
+        return expressions.epilogue(
+            c[v] + bias[v], mult[v], rest[-1], shift, r, fraction, "uint8", clamped
+        )
+
+    def body(c: Any, bias: Any, mult: Any, *rest: Any) -> None:
+        q, out = rest[-2], rest[-1]
+        addend = T.int32(0) + q[0]
+        if residual:
+            addend = (q[0] << T.int32(fraction)) - q[3] * q[4]
+            if fraction:
+                addend = addend + T.int32(1 << (fraction - 1))
+        wide = T.broadcast((T.Cast("int64", addend) << T.int64(shift)) + T.int64(1 << (shift - 1)), 8)
+        acc = T.reinterpret(_lanes(c) + _lanes(bias), dtype="int64x8")
+        mul = T.reinterpret(_lanes(mult), dtype="int64x8")
+        s32 = T.broadcast(T.int64(32), 8)
+        even = T.shift_right(T.shift_left(acc, s32), s32) * T.shift_right(T.shift_left(mul, s32), s32) + wide
+        odd = T.shift_right(acc, s32) * T.shift_right(mul, s32) + wide
+        word = T.broadcast(T.int64(0xFFFFFFFF), 8)
+        low = T.bitwise_and(_shift_right_logical(even, shift), word)
+        if shift == 32:
+            high = T.bitwise_and(odd, T.broadcast(T.int64(-(1 << 32)), 8))
+        else:
+            high = T.shift_left(_shift_right_logical(odd, shift), s32)
+        v = T.reinterpret(T.bitwise_or(low, high), dtype="int32x16")
+        if residual:
+            r = T.Cast("int32x16", _lanes(rest[0]))
+            v = T.shift_right(v + r * T.broadcast(q[4], LANES), T.broadcast(T.int32(fraction), LANES))
+        limits = (q[1], q[2]) if clamped else (T.int32(0), T.int32(255))
+        v = T.min(T.max(v, T.broadcast(limits[0], LANES)), T.broadcast(limits[1], LANES))
+        v = T.Cast("uint8x16", v)
+        if channels % LANES == 0:
+            T.buffer_store(out, v, [T.ramp(T.int32(0), 1, LANES)])
+        else:
+            inside = T.ramp(bias.elem_offset, 1, LANES) < T.broadcast(T.int32(channels), LANES)
+            T.evaluate(T.call_llvm_intrin("void", "llvm.masked.store", v, out.access_ptr("w"), inside))
+
+    return describe(inputs, output, value), implement(inputs, output, body)
+
+

@@ -1,0 +1,89 @@
+"""Registering tensor intrinsics: the meaning comes from the same expressions as the computes, the body from a builder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any
+
+import tvm_ffi
+from tvm import s_tir, te, tirx
+from tvm.s_tir import TensorIntrin
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
+
+Parameter = tuple[str, tuple[int, ...], str]
+"""Name, shape, dtype of a buffer."""
+
+
+def restride(func: Any, buffers: Sequence[Any]) -> Any:
+    """The function with its parameter buffers replaced, in order."""
+    pairs = list(zip(func.params, buffers, strict=True))
+
+    def swap(var: Any) -> Any:
+        return next((new for old, new in pairs if var.same_as(old)), var)
+
+    return tvm_ffi.structural_map(func, (tirx.Var, swap))
+
+
+def describe(inputs: Sequence[Parameter], output: Parameter, value: Callable[..., Any]) -> Any:
+    """Description of an intrinsic without reduction: ``output[v] = value(v, *tensors)``."""
+    tensors = [te.placeholder(shape, dtype, name=name) for name, shape, dtype in inputs]
+    out = te.compute(output[1], lambda *v: value(*v, *tensors), name=output[0])
+    func = restride(te.create_prim_func([*tensors, out]), [_buffer(p) for p in (*inputs, output)])
+    # The outer block must name the regions that blockize finds around the same statement.
+    sch = s_tir.Schedule(func)
+    outer = sch.get(sch.blockize(sch.get_loops(sch.get_sblock(output[0]))[0]))
+    root = func.body.block
+    body = type(root)([], outer.reads, outer.writes, "root", root.body)
+    return tirx.PrimFunc(func.params, type(func.body)([], True, body), func.ret_type, func.attrs)
+
+
+def describe_dot(a: Parameter, b: Parameter, c: Parameter) -> Any:
+    """Description of ``c[i] += sum_k int32(a[(i,) k]) * int32(b[i, k])``; ``a`` of rank 1 is shared by all i."""
+    lanes, depth = b[1]
+    with IRBuilder() as builder:
+        with T.prim_func(s_tir=True):
+            T.func_name("desc")
+            x, y, z = (T.arg(name, T.Buffer(shape, dtype, offset_factor=1)) for name, shape, dtype in (a, b, c))
+            with T.sblock("root"):
+                shared = len(a[1]) == 1
+                T.reads(z[0:lanes], x[0:depth] if shared else x[0:lanes, 0:depth], y[0:lanes, 0:depth])
+                T.writes(z[0:lanes])
+                with T.serial(0, lanes) as i, T.serial(0, depth) as k, T.sblock("update"):
+                    vi, vk = T.axis.remap("SR", [i, k])
+                    left = x[vk] if shared else x[vi, vk]
+                    T.buffer_store(z, z[vi] + T.Cast("int32", left) * T.Cast("int32", y[vi, vk]), [vi])
+    return builder.get()
+
+
+def _buffer(parameter: Parameter) -> Any:
+    name, shape, dtype = parameter
+    return tirx.decl_buffer(shape, dtype, name=name, offset_factor=1)
+
+
+def implement(inputs: Sequence[Parameter], output: Parameter, body: Callable[..., None], update: bool = False) -> Any:
+    """Implementation of an intrinsic: ``body(*buffers)`` emits statements; with ``update`` the output is read too."""
+    with IRBuilder() as builder:
+        with T.prim_func(s_tir=True):
+            T.func_name("impl")
+            buffers = [T.arg(name, T.Buffer(shape, dtype, offset_factor=1)) for name, shape, dtype in (*inputs, output)]
+            with T.sblock("root"):
+                regions = [b[tuple(slice(0, e) for e in p[1])] for b, p in zip(buffers, (*inputs, output), strict=True)]
+                T.reads(*regions if update else regions[:-1])
+                T.writes(regions[-1])
+                body(*buffers)
+    return builder.get()
+
+
+def register_once(make: Callable[..., tuple[Any, Any]]) -> Callable[..., str]:
+    """Decorator: ``make(*key)`` returns (description, implementation); the wrapper registers them and returns the name."""
+
+    @wraps(make)
+    def name_of(*key: Any) -> str:
+        name = ".".join(["qcc", make.__module__.rsplit(".", 1)[-1], make.__name__, *map(str, key)])
+        if TensorIntrin.get(name, allow_missing=True) is None:
+            TensorIntrin.register(name, *make(*key))
+        return name
+
+    return name_of

@@ -1,0 +1,91 @@
+"""Schedules for x86 with AVX-512 VNNI.
+
+Register tile: ``rows`` pixels x ``cols`` vectors of 16 channels, at most 28 accumulators of the 32 registers. A step of the
+reduction broadcasts four bytes of each pixel and loads ``cols`` vectors of weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from qcc.lower.kernel import Kernel
+from qcc.schedule import avx512
+from qcc.schedule.decide import Decide, divisors, nearest_divisor
+
+ACCUMULATORS = 28
+L1_BYTES = 32 * 1024
+
+
+def tile(pixels: int, blocks: int) -> tuple[int, int]:
+    """Default (rows, cols): the tile that moves the fewest operands per product, with enough sums to hide latency."""
+
+    def cost(rows: int, cols: int) -> float:
+        sums = rows * cols
+        loads = (rows + cols) / sums
+        return loads + max(0.0, 10 - sums) * 0.15
+
+    options = [(r, c) for r in divisors(pixels, ACCUMULATORS) for c in divisors(blocks, 8) if r * c <= ACCUMULATORS]
+    return min(options, key=lambda rc: cost(*rc))
+
+
+def conv_gemm(sch: Any, kernel: Kernel, decide: Decide) -> None:
+    """Tiles of pixels x channels; the parallel loop runs over (chunk of tiles, block of channels)."""
+    acc, out = sch.get_sblock("acc"), sch.get_sblock("out")
+    batch, height, width = kernel.param("outputs")
+    blocks, taps_y, taps_x, groups, _, _ = kernel.view("w").shape
+    rows_default, cols_default = tile(width, blocks)
+    rows = decide("rows", divisors(width, ACCUMULATORS), rows_default)
+    cols = decide("cols", divisors(blocks, 8), cols_default)
+    # A chunk of rows (of tiles, where the whole image is one row) is read once per block of channels: it should stay in
+    # the level-2 cache; and there should be enough chunks to share among threads.
+    units = height if height > 1 else width // rows
+    unit_bytes = (width if height > 1 else rows) * taps_y * taps_x * groups * 4
+    chunk_default = nearest_divisor(units, max(1, min(256 * 1024 // unit_bytes, -(-units // 4))))
+    chunk = decide("chunk", divisors(units), chunk_default)
+
+    b, y, x, n = sch.get_loops(out)
+    xo, xi = sch.split(x, [None, rows])
+    no, nr, ni = sch.split(n, [None, cols, avx512.LANES])
+    if height > 1:
+        outer, inner = sch.split(y, [None, chunk])
+        sch.reorder(b, outer, no, inner, xo, xi, nr, ni)
+        at = xo
+    else:
+        outer, at = sch.split(xo, [None, chunk])
+        sch.reorder(b, y, outer, no, at, xi, nr, ni)
+    sch.parallel(sch.fuse(b, outer, no) if height > 1 else sch.fuse(b, y, outer, no))
+    sch.compute_at(acc, at, preserve_unit_loops=True)
+    pixel, channel, ky, kx, r = sch.get_loops(acc)[-5:]
+    cr, cl = sch.split(channel, [cols, avx512.LANES])
+    ro, ri = sch.split(r, [None, 4])
+    sch.reorder(ky, kx, ro, pixel, cr, cl, ri)
+    init = sch.decompose_reduction(acc, ky)
+    ip, ic = sch.get_loops(init)[-2:]
+    io, ii = sch.split(ic, [cols, avx512.LANES])
+    sch.vectorize(ii)
+    sch.unroll(io)
+    sch.unroll(ip)
+    sch.tensorize(cl, avx512.dot())
+    sch.unroll(pixel)
+    sch.unroll(cr)
+    sch.tensorize(ni, _epilogue(kernel))
+    sch.unroll(nr)
+    sch.unroll(xi)
+
+
+def _epilogue(kernel: Kernel) -> str:
+    residual = any(o.key == "residual" for o in kernel.operands)
+    shift, channels, clamped, fraction = (kernel.param(k) for k in ("shift", "channels", "clamped", "fraction"))
+    return avx512.requantize(shift, channels, clamped, residual, fraction)
+
+
+def default(sch: Any, kernel: Kernel, decide: Decide) -> None:
+    """Simple loops: the outermost in parallel, LLVM vectorizes the innermost."""
+    for block in sch.get_child_blocks(sch.get_sblock("root")):
+        loops = sch.get_loops(block)
+        if block == sch.get_child_blocks(sch.get_sblock("root"))[-1] and loops:
+            sch.parallel(loops[0])
+
+
+SCHEDULES: dict[str, Callable[[Any, Kernel, Decide], None]] = {"conv_gemm": conv_gemm}
