@@ -1,4 +1,4 @@
-"""Compile from Python: calibration samples from a generator, the compiled model as a function, proof that it is exact."""
+"""Compile from Python: samples from a generator, the compiled model as a function, proof that it is exact."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
-    """Folder of real models and labelled samples: the variable QCC_DATA, else ``../shared/data``; skips where it is absent."""
+    """Real models and labelled samples: the folder $QCC_DATA, else ``../shared/data``; skips where it is absent."""
     folder = Path(os.environ.get("QCC_DATA", ROOT.parent / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip(f"no real models here: {folder} does not exist (set QCC_DATA)")

@@ -1,6 +1,7 @@
 """The examples run, from a folder that is not theirs."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,27 +13,38 @@ import pytest
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def run(program: Path, folder: Path) -> str:
-    done = subprocess.run([sys.executable, str(program)], cwd=folder, capture_output=True, text=True,
-                          env={**os.environ, "COLUMNS": "100"})
+def run(*command: str | Path, folder: Path) -> str:
+    """Standard output; COLUMNS keeps tables from wrapping."""
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env={**os.environ, "COLUMNS": "100"})
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-def test_digits(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Where the demo ran, and what it printed."""
     pytest.importorskip("sklearn")
-    output = run(EXAMPLES / "01_digits" / "demo.py", tmp_path)
-    for row in ("accuracy", "latency", "model", "arena"):
-        assert row in output
+    folder = tmp_path_factory.mktemp("demo")
+    return folder, run(sys.executable, EXAMPLES / "01_digits" / "demo.py", folder=folder)
+
+
+def test_digits(demo: tuple[Path, str]) -> None:
+    rows = dict(re.findall(r"│ (\S[^│]*?) +│[^│]*│ +([^│]*?) │", demo[1]))
+    assert float(rows["accuracy"].rstrip("%")) >= 98
+    assert {"latency, one thread", "model", "activations (arena)"} <= set(rows)
 
 
 def test_python_api(tmp_path: Path) -> None:
-    assert "logits" in run(EXAMPLES / "02_python_api.py", tmp_path)
+    assert "bytes of the integer reference" in run(sys.executable, EXAMPLES / "02_python_api.py", folder=tmp_path)
 
 
 @pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler")
-def test_link_from_c(tmp_path: Path) -> None:
-    assert "digit" in run(EXAMPLES / "03_link_from_c" / "build.py", tmp_path)
+def test_link_from_c(demo: tuple[Path, str]) -> None:
+    folder, artifact = demo[0], demo[0] / "build" / "digits"
+    source = EXAMPLES / "03_link_from_c" / "main.c"
+    run("cc", "-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", source, "-o", "main", f"-I{artifact}",
+        f"-L{artifact}", "-ldigits", f"-Wl,-rpath,{artifact}", folder=folder)
+    assert run("./main", folder=folder).splitlines()[-1] == "this is a 6"
 
 
 def test_committed_model_is_small_and_clean() -> None:

@@ -67,7 +67,7 @@ def quantize(real: ArrayLike, q: QParams) -> I8:
     if q.axis is not None:
         scale = np.asarray(scale).reshape([-1 if i == q.axis % x.ndim else 1 for i in range(x.ndim)])
     low = -WEIGHT_MAX if q.axis is not None else INT8_MIN
-    return np.clip(np.rint(x / scale) + q.zero_point, low, INT8_MAX).astype(np.int8)
+    return np.asarray(np.clip(np.rint(x / scale) + q.zero_point, low, INT8_MAX), np.int8)
 
 
 def dequantize(q_values: ArrayLike, q: QParams) -> F64:
@@ -87,7 +87,7 @@ def quantize_input(x: ArrayLike, q: QParams) -> I8:
     inverse = np.float32(1.0 / q.step)
     v = np.asarray(x, np.float32) * inverse
     v = np.minimum(np.maximum(v, np.float32(INT8_MIN - q.zero_point)), np.float32(INT8_MAX - q.zero_point))
-    return (np.rint(v).astype(np.int32) + q.zero_point).astype(np.int8)
+    return np.asarray(np.rint(v).astype(np.int32) + q.zero_point, np.int8)
 
 
 def dequantize_output(values: ArrayLike, q: QParams) -> NDArray[np.float32]:
@@ -139,7 +139,7 @@ def accumulator_bound(weight: I8, bias: ArrayLike, input_zero_point: int) -> NDA
     """
     widest = max(input_zero_point - INT8_MIN, INT8_MAX - input_zero_point)
     total = np.abs(weight.astype(np.int64)).reshape(weight.shape[0], -1).sum(axis=1)
-    return total * widest + np.abs(np.asarray(bias, np.int64))
+    return np.asarray(total * widest + np.abs(np.asarray(bias, np.int64)))
 
 
 def storage_bound(weight: I8, bias: ArrayLike) -> NDArray[np.int64]:
@@ -148,7 +148,7 @@ def storage_bound(weight: I8, bias: ArrayLike) -> NDArray[np.int64]:
     A kernel sums ``stored * w`` from ``bias - stored_zero_point * sum(w)``; both terms are at most 255 * sum |w|.
     """
     total = np.abs(weight.astype(np.int64)).reshape(weight.shape[0], -1).sum(axis=1)
-    return total * 510 + np.abs(np.asarray(bias, np.int64))
+    return np.asarray(total * 510 + np.abs(np.asarray(bias, np.int64)))
 
 
 def exact_operands(x: I8, zero_point: int, weight: I8) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -158,8 +158,8 @@ def exact_operands(x: I8, zero_point: int, weight: I8) -> tuple[NDArray[Any], ND
     channels are axis 0 of ``weight``.
     """
     bound = int(accumulator_bound(weight, 0, zero_point).max(initial=0))
-    dtype = np.float32 if bound <= 2**24 else np.float64
-    return x.astype(dtype) - dtype(zero_point), weight.astype(dtype)
+    dtype = "float32" if bound <= 2**24 else "float64"
+    return np.subtract(x, zero_point, dtype=dtype), weight.astype(dtype)
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ def lookup_table(function: Any, q_in: QParams, q_out: QParams) -> I8:
     with np.errstate(all="ignore"):
         y = np.asarray(function(x), np.float64)
     y = np.nan_to_num(y, nan=0.0, posinf=1e30, neginf=-1e30)
-    return np.clip(np.rint(y / q_out.step) + q_out.zero_point, INT8_MIN, INT8_MAX).astype(np.int8)
+    return np.asarray(np.clip(np.rint(y / q_out.step) + q_out.zero_point, INT8_MIN, INT8_MAX), np.int8)
 
 
 SOFTMAX_QPARAMS = QParams(1 / 256, -128)
@@ -216,7 +216,7 @@ SOFTMAX_QPARAMS = QParams(1 / 256, -128)
 def softmax_table(scale: float, count: int) -> I32:
     """``round(exp(-scale * d) * 2^K)`` for d = max - q in 0..255; K leaves room for a sum of ``count`` in 30 bits."""
     bits = min(20, 30 - max(1, math.ceil(math.log2(max(count, 2)))))
-    return np.rint(np.exp(-scale * np.arange(256)) * 2.0**bits).astype(np.int32)
+    return np.asarray(np.rint(np.exp(-scale * np.arange(256)) * 2.0**bits), np.int32)
 
 
 def softmax(q: I8, table: I32) -> I8:
@@ -227,7 +227,7 @@ def softmax(q: I8, table: I32) -> I8:
     v = q.astype(np.int32)
     e = table[v.max(axis=-1, keepdims=True) - v].astype(np.int64)
     total = e.sum(axis=-1, keepdims=True)
-    return (np.minimum(((e << 9) + total) // (2 * total), 255) - 128).astype(np.int8)
+    return np.asarray(np.minimum(((e << 9) + total) // (2 * total), 255) - 128, np.int8)
 
 
 BILINEAR_BITS = 11

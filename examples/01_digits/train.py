@@ -85,18 +85,26 @@ def export(model: nn.Module, path: Path) -> None:
         item.ClearField("metadata_props")
         item.ClearField("doc_string")
     graph.ClearField("value_info")
-    renamed = {}
-    for index, node in enumerate(graph.node):
-        layers = [name.removesuffix(".weight") for name in node.input if name.endswith(".weight")]
-        node.name = layers[0].removesuffix(".0") if layers else f"{node.op_type.lower()}_{index}"
+    graph.name = "digits"
+    proto.producer_name, proto.producer_version = "", ""
+    name_layers(graph)
+    onnx.checker.check_model(proto, full_check=True)
+    onnx.save(proto, path)
+
+
+def name_layers(graph: onnx.GraphProto) -> None:
+    """Name nodes and their outputs after the layer whose weights they use; a Relu after what it follows."""
+    renamed: dict[str, str] = {}
+    for node in graph.node:
         node.input[:] = [renamed.get(name, name) for name in node.input]
+        layers = [name.removesuffix(".weight").removesuffix(".0") for name in node.input if name.endswith(".weight")]
+        if layers:
+            node.name = layers[0]
+        else:
+            node.name = f"{node.input[0]}.relu" if node.op_type == "Relu" else node.op_type.lower()
         if node.output[0] != "logits":
             renamed[node.output[0]] = node.name
             node.output[0] = node.name
-    graph.name = "digits"
-    proto.producer_name, proto.producer_version = "", ""
-    onnx.checker.check_model(proto, full_check=True)
-    onnx.save(proto, path)
 
 
 def main() -> None:

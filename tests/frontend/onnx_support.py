@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 from qcc.frontend.onnx import load
 from qcc.ir.evaluate import run_float
 from qcc.ir.graph import Graph
+from qcc.ir.verify import verify
 
 Array = NDArray[Any]
 
@@ -29,7 +30,7 @@ def model(nodes: onnx.NodeProto | Sequence[onnx.NodeProto], inputs: Mapping[str,
           constants: Mapping[str, Any] | None = None, opset: int = 17, outputs: str = "y",
           integer_outputs: bool = False) -> onnx.ModelProto:
     """A model with float32 inputs; constants are arrays, or lists of integers (int64)."""
-    arrays = {k: np.asarray(v, np.int64) if isinstance(v, list) else np.asarray(v) for k, v in (constants or {}).items()}
+    arrays = {k: np.asarray(v, np.int64 if isinstance(v, list) else None) for k, v in (constants or {}).items()}
     kind = TensorProto.INT64 if integer_outputs else TensorProto.FLOAT
     graph = helper.make_graph(
         [nodes] if isinstance(nodes, onnx.NodeProto) else list(nodes), "tiny",
@@ -57,8 +58,9 @@ def runtime(proto: onnx.ModelProto | bytes, feed: Mapping[str, Array]) -> dict[s
 
 
 def check(proto: onnx.ModelProto, tolerance: float = 1e-5, low: float = -3.0, high: float = 3.0) -> Graph:
-    """Import and compare with ONNX Runtime on random inputs; the error may be ``tolerance`` of the largest output (or of 1)."""
+    """Import and compare with ONNX Runtime on random inputs; ``tolerance`` is relative to the largest output (or 1)."""
     graph = load(proto)
+    verify(graph)
     seed = zlib.crc32(proto.SerializeToString())
     print("seed", seed)
     feed = {name: floats(*graph.types[name].shape, seed=seed, low=low, high=high) for name in graph.inputs}

@@ -1,0 +1,1 @@
+"""What a compiled model consists of on disk."""

@@ -1,12 +1,13 @@
 """Read an ONNX file into a float ``Graph``: opset 7 and later, static shapes, NHWC around spatial operators.
 
-Parts that do not depend on the inputs are evaluated (``onnx_fold``); every other node goes to its function in ``IMPORTERS``
-(``onnx_spatial``, ``onnx_resize``, ``onnx_elementwise``, ``onnx_linear``, ``onnx_layout``). Whatever cannot be imported is gathered into one
-``UnsupportedError``.
+Parts that do not depend on the inputs are evaluated (``onnx_fold``); every other node goes to its function in
+``IMPORTERS`` (``onnx_spatial``, ``onnx_resize``, ``onnx_elementwise``, ``onnx_linear``, ``onnx_layout``). Whatever
+cannot be imported is gathered into one ``UnsupportedError``.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
@@ -14,13 +15,13 @@ from pathlib import Path
 import networkx as nx
 import onnx
 import onnx.inliner
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx.external_data_helper import load_external_data_for_model, uses_external_data
 
 from qcc.errors import ModelError, Unsupported, UnsupportedError
 from qcc.frontend import onnx_elementwise, onnx_layout, onnx_linear, onnx_resize, onnx_spatial  # noqa: F401 (registry)
 from qcc.frontend.onnx_fold import fold
-from qcc.frontend.onnx_node import IMPORTERS, REWRITE, OnnxNode, Refused, Scope, label
+from qcc.frontend.onnx_node import IMPORTERS, MAX_ELEMENTS, REWRITE, OnnxNode, Refused, Scope, label
 from qcc.ir.graph import Graph, Node, TensorType
 
 __all__ = ["SUPPORTED", "load"]
@@ -38,13 +39,10 @@ _FLOAT_TYPES = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorPro
 _HINTS = {
     **dict.fromkeys(("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul",
                      "ConvInteger", "MatMulInteger"), _QUANTIZED),
-    "LayerNormalization": "normalizations that need statistics at run time are not available: use batch normalization",
-    "InstanceNormalization": "normalizations that need statistics at run time are not available: use batch normalization",
-    "GroupNormalization": "normalizations that need statistics at run time are not available: use batch normalization",
+    **dict.fromkeys(("LayerNormalization", "InstanceNormalization", "GroupNormalization", "RMSNormalization"),
+                    "normalizations that need statistics at run time are not available: use batch normalization"),
     "LogSoftmax": "export the logits, or Softmax, and take the logarithm outside the model",
-    "If": "export the model without control flow",
-    "Loop": "export the model without control flow",
-    "Scan": "export the model without control flow",
+    **dict.fromkeys(("If", "Loop", "Scan"), "export the model without control flow"),
 }
 
 
@@ -59,8 +57,6 @@ def load(model: str | PathLike[str] | bytes | onnx.ModelProto, name: str | None 
         UnsupportedError: lists every node that cannot be imported.
     """
     proto, where = _read(model)
-    if proto.functions:
-        proto = onnx.inliner.inline_local_functions(proto)
     stem = Path(model).stem if isinstance(model, str | PathLike) else ""
     graph = Graph(name or stem or proto.graph.name or "model")
     try:
@@ -78,7 +74,7 @@ def load(model: str | PathLike[str] | bytes | onnx.ModelProto, name: str | None 
 
 
 def _read(model: str | PathLike[str] | bytes | onnx.ModelProto) -> tuple[onnx.ModelProto, str]:
-    """The model with its external weights, and how to call it in messages."""
+    """The model with its external weights and without local functions, and how to call it in messages."""
     where, folder = "ONNX model", None
     if isinstance(model, str | PathLike):
         path = Path(model)
@@ -92,9 +88,14 @@ def _read(model: str | PathLike[str] | bytes | onnx.ModelProto) -> tuple[onnx.Mo
         try:
             proto = onnx.load_model_from_string(model)
         except DecodeError as error:
-            raise ModelError("is not an ONNX file, or is truncated or corrupt", where=where, hint=EXPORT_AGAIN) from error
+            raise ModelError("is not an ONNX file, or is truncated or corrupt", where=where,
+                             hint=EXPORT_AGAIN) from error
     if not isinstance(proto, onnx.ModelProto):
         raise TypeError(f"expected a path, bytes or an onnx.ModelProto, got {type(model).__name__}")
+    names = [n for node in proto.graph.node for n in (node.op_type, node.domain, node.name, *node.input, *node.output)]
+    names += [v.name for v in (*proto.graph.initializer, *proto.graph.input, *proto.graph.output)]
+    if not all(isinstance(n, str) for n in names):
+        raise ModelError("is corrupt: it holds names that are not text", where=where, hint=EXPORT_AGAIN)
     if not proto.graph.node and not proto.graph.output:
         raise ModelError("is not an ONNX file: it holds no graph", where=where, hint=EXPORT_AGAIN)
     if any(uses_external_data(t) for t in proto.graph.initializer):
@@ -106,6 +107,13 @@ def _read(model: str | PathLike[str] | bytes | onnx.ModelProto) -> tuple[onnx.Mo
             reason = " ".join(str(error).split())
             raise ModelError(f"its external weights cannot be read ({reason})", where=where,
                              hint="keep the weight file beside the model file") from error
+    if proto.functions:
+        try:
+            proto = onnx.inliner.inline_local_functions(proto)
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            raise ModelError(f"its local functions cannot be inlined ({reason})", where=where,
+                             hint=EXPORT_AGAIN) from error
     return proto, where
 
 
@@ -115,9 +123,10 @@ def _scope(proto: onnx.ModelProto, graph: Graph) -> Scope:
     if opset < OLDEST_OPSET:
         raise ModelError(f"is of opset {opset}, the oldest that can be read is {OLDEST_OPSET}",
                          hint="convert it with onnx.version_converter.convert_version")
-    if opset > onnx.defs.onnx_opset_version():
-        raise ModelError(f"is of opset {opset}, the installed onnx {onnx.__version__} knows those up to "
-                         f"{onnx.defs.onnx_opset_version()}", hint="upgrade onnx, or export the model with an older opset")
+    newest = onnx.defs.onnx_opset_version()
+    if opset > newest:
+        raise ModelError(f"is of opset {opset}, the installed onnx {onnx.__version__} knows those up to {newest}",
+                         hint="upgrade onnx, or export the model with an older opset")
     names = [n for node in proto.graph.node for n in (*node.input, *node.output)]
     reserved = {*names, *(t.name for t in (*proto.graph.initializer, *proto.graph.input))}
     scope = Scope(graph, opset, frozenset(reserved))
@@ -156,7 +165,7 @@ def _add_input(info: onnx.ValueInfoProto, scope: Scope) -> None:
     if loose:
         raise ModelError(f"input '{info.name}' has no fixed size along {', '.join(loose)}", hint=FIX_SHAPE)
     shape = tuple(int(d.dim_value) for d in tensor.shape.dim)
-    if min(shape, default=1) < 1:
+    if min(shape, default=1) < 1 or math.prod(shape) > MAX_ELEMENTS:
         raise ModelError(f"input '{info.name}' has the impossible shape {list(shape)}", hint=FIX_SHAPE)
     scope.graph.inputs.append(info.name)
     scope.graph.types[info.name] = TensorType(shape)
@@ -178,7 +187,8 @@ def _ordered(graph: onnx.GraphProto, scope: Scope) -> list[onnx.NodeProto]:
             if name in producer:
                 order.add_edge(producer[name], index)
             elif name not in scope.known and name not in scope.values:
-                raise ModelError(f"{node.op_type} '{label(node)}' reads '{name}', which nothing defines", hint=EXPORT_AGAIN)
+                raise ModelError(f"{node.op_type} '{label(node)}' reads '{name}', which nothing defines",
+                                 hint=EXPORT_AGAIN)
     live: set[int] = set()
     for info in graph.output:
         if info.name in producer:
@@ -201,20 +211,13 @@ def _import_nodes(nodes: Iterable[onnx.NodeProto], scope: Scope, model: onnx.Mod
     context.ir_version = model.ir_version or onnx.IR_VERSION
     context.opset_imports = {"": scope.opset}
     refused: list[Unsupported] = []
-    shapes: dict[str, tuple[int, ...]] | None = None
     for proto in nodes:
         try:
             _import_node(proto, scope, context, used)
         except Refused as error:
             domain = "" if proto.domain in ("", "ai.onnx") else f"{proto.domain}."
-            refused.append(Unsupported(label(proto), domain + proto.op_type, error.reason, error.hint))
-            shapes = _inferred_shapes(model) if shapes is None else shapes
-            for name in filter(None, proto.output):
-                if name in shapes:
-                    scope.graph.types[name] = TensorType(shapes[name])
-                    scope.values[name] = name
-                else:
-                    scope.unknown.add(name)
+            refused.append(Unsupported(label(proto), domain + proto.op_type, error.what, error.hint))
+            _assume_outputs(proto, scope)
     return refused
 
 
@@ -223,8 +226,9 @@ def _import_node(proto: onnx.NodeProto, scope: Scope, context: object, used: set
     if standard and onnx.defs.has(proto.op_type):
         try:
             onnx.checker.check_node(proto, context)
-        except onnx.checker.ValidationError as error:
-            raise Refused(" ".join(str(error).split("==>")[0].split()), "check this node's inputs and attributes") from error
+        except (onnx.checker.ValidationError, UnicodeDecodeError) as error:
+            reason = " ".join(str(error).split("==>")[0].split())
+            raise Refused(reason, "check this node's inputs and attributes") from error
         if not scope.unknown.intersection(proto.input) and fold(proto, scope):
             return
     if not standard or proto.op_type not in IMPORTERS:
@@ -242,15 +246,35 @@ def _import_node(proto: onnx.NodeProto, scope: Scope, context: object, used: set
             raise Refused(f"its output '{output}' is not supported")
 
 
-def _inferred_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
-    """Static shapes that onnx can tell; used only to examine the nodes behind a refused one."""
+def _assume_outputs(proto: onnx.NodeProto, scope: Scope) -> None:
+    """Type a refused node's outputs where onnx can tell their shapes, so that the nodes behind it are examined too."""
+    shapes = _output_shapes(proto, scope)
+    for name in filter(None, proto.output):
+        if min(shapes.get(name, (0,)), default=1) > 0 and math.prod(shapes[name]) <= MAX_ELEMENTS:
+            scope.graph.types[name] = TensorType(shapes[name])
+            scope.values[name] = name
+        else:
+            scope.unknown.add(name)
+
+
+def _output_shapes(proto: onnx.NodeProto, scope: Scope) -> dict[str, tuple[int, ...]]:
+    """Static shapes of a node's outputs; a shape function that aborts the process on wrong operands is not called."""
+    if scope.unknown.intersection(proto.input) or proto.op_type == "Slice":
+        return {}
+    arrays = {name: scope.known[name] for name in proto.input if name in scope.known}
+    shapes = {name: scope.graph.types[scope.values[name]].shape for name in proto.input if name in scope.values}
     try:
-        graph = onnx.shape_inference.infer_shapes(model).graph
+        types = {k: onnx.helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, v) for k, v in shapes.items()}
+        types |= {k: onnx.helper.make_tensor_type_proto(onnx.helper.np_dtype_to_tensor_dtype(v.dtype), v.shape)
+                  for k, v in arrays.items()}
+        found = onnx.shape_inference.infer_node_outputs(
+            onnx.defs.get_schema(proto.op_type, scope.opset, proto.domain), proto, types,
+            {k: onnx.numpy_helper.from_array(v, k) for k, v in arrays.items()},
+            opset_imports=[onnx.helper.make_opsetid("", scope.opset)])
     except Exception:
         return {}
-    return {info.name: tuple(d.dim_value for d in info.type.tensor_type.shape.dim)
-            for info in (*graph.value_info, *graph.output)
-            if info.type.tensor_type.HasField("shape") and all(d.dim_value > 0 for d in info.type.tensor_type.shape.dim)}
+    return {name: tuple(d.dim_value for d in kind.tensor_type.shape.dim)
+            for name, kind in found.items() if kind.tensor_type.HasField("shape")}
 
 
 def _bind_outputs(graph: onnx.GraphProto, scope: Scope) -> None:
@@ -274,7 +298,8 @@ def _rename(output: str, scope: Scope, outputs: set[str]) -> None:
     graph, value = scope.graph, scope.values[output]
     maker = graph.node_of().get(value)
     if maker is None or value in outputs:
-        graph.nodes.append(Node(output, "reshape", {"x": value}, {"shape": graph.types[value].shape}, f"output '{output}'"))
+        same = {"shape": graph.types[value].shape}
+        graph.nodes.append(Node(output, "reshape", {"x": value}, same, f"output '{output}'"))
         graph.types[output] = graph.types[value]
         return
     maker.output = output

@@ -1,4 +1,4 @@
-"""Importers of elementwise operators: functions of one tensor become ``pointwise``, the rest add, sub, mul, maximum, minimum."""
+"""Importers of elementwise operators: a function of one tensor becomes ``pointwise``, others add, mul, maximum …"""
 
 from __future__ import annotations
 
@@ -105,18 +105,19 @@ def clip(n: OnnxNode) -> str:
         raise Refused("a bound is not a number")
     limits = np.finfo(np.float32)
     low, high = (low if low > limits.min else -INF), (high if high < limits.max else INF)
-    return n.value(0) if (low, high) == (-INF, INF) else pointwise(n, ("clip", X, low, high))
+    return n.value(0) if (low, high) == (-INF, INF) else pointwise(n, ("clip", X, min(low, high), high))
 
 
 @importer("PRelu")
 def prelu(n: OnnxNode) -> str:
     """One slope: leaky; slopes along the channels or the last axis: ``prelu``."""
-    slope, shape = n.array(1, "slope"), n.shape(0)
+    slope, shape = n.floats(1, "slope"), n.shape(0)
     if slope.size == 1:
         return pointwise(n, ("leaky", X, float(slope.reshape(-1)[0])))
     wide = full_rank(slope.shape, len(shape))
     axes = [i for i, d in enumerate(wide) if d != 1]
-    if len(wide) != len(shape) or len(axes) != 1 or axes[0] not in (1, len(shape) - 1) or wide[axes[0]] != shape[axes[0]]:
+    fits = len(wide) == len(shape) and len(axes) == 1 and axes[0] in (1, len(shape) - 1)
+    if not fits or wide[axes[0]] != shape[axes[0]]:
         raise Refused(f"slopes of shape {list(slope.shape)} for an input of shape {list(shape)}",
                       "use one slope per channel, or a single one")
     axis, rank = axes[0], len(shape)
@@ -135,7 +136,8 @@ def operand(n: OnnxNode, index: int, rank: int) -> str:
     """An input of a broadcasting operator with ``rank`` axes, so that layouts can be changed axis by axis."""
     shape = n.shape(index)
     if len(shape) < rank and n.is_known(index):
-        return n.constant(n.inputs[index], n.array(index, "operand").reshape(full_rank(shape, rank)))
+        array = n.floats(index, f"input '{n.inputs[index]}'")
+        return n.constant(n.inputs[index], array.reshape(full_rank(shape, rank)))
     return n.reshape(n.value(index), full_rank(shape, rank))
 
 
@@ -167,7 +169,7 @@ def divide(n: OnnxNode) -> str:
     rank = _rank(n)
     if n.is_known(1):
         with np.errstate(divide="ignore"):
-            reciprocal = 1 / n.array(1, "divisor").astype(np.float64).reshape(full_rank(n.shape(1), rank))
+            reciprocal = 1 / n.floats(1, "divisor").astype(np.float64).reshape(full_rank(n.shape(1), rank))
         return _binary(n, "mul", operand(n, 0, rank), n.constant(f"{n.inputs[1]}.reciprocal", reciprocal))
     if not n.is_known(0):
         raise Refused("its divisor is not constant", "multiply by a constant, or cut the model in front of this node")

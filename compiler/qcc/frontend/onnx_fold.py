@@ -10,11 +10,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
-from qcc.frontend.onnx_node import Refused, Scope
+from qcc.frontend.onnx_node import MAX_ELEMENTS, Refused, Scope
 
-MAX_FOLDED = 2**28
-"""Elements of one folded value: beyond that a file is broken, and evaluating it would exhaust the memory."""
-RANDOM = frozenset({"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"})
+RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
 
 
 def fold(proto: onnx.NodeProto, scope: Scope) -> bool:
@@ -42,8 +40,8 @@ def _evaluate(proto: onnx.NodeProto, inputs: dict[str, NDArray[Any]], opset: int
     """Results by name; evaluated by onnx itself. Whatever it raises on wrong operands is a refusal."""
     arrays = [inputs[name] for name in proto.input if name]
     outputs = [name for name in proto.output if name]
-    if _elements(proto.op_type, arrays) > MAX_FOLDED:
-        raise Refused(f"its constant result has more than {MAX_FOLDED} elements")
+    if _elements(proto.op_type, arrays) > MAX_ELEMENTS:
+        raise Refused(f"its constant result has more than {MAX_ELEMENTS} elements")
     try:
         operands = [onnx.helper.make_tensor_value_info(k, onnx.helper.np_dtype_to_tensor_dtype(v.dtype), v.shape)
                     for k, v in inputs.items()]
@@ -53,7 +51,8 @@ def _evaluate(proto: onnx.NodeProto, inputs: dict[str, NDArray[Any]], opset: int
             results = ReferenceEvaluator(model).run(None, inputs)
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise Refused(f"its constant inputs cannot be evaluated: {reason}", "check its inputs and attributes") from error
+        raise Refused(f"its constant inputs cannot be evaluated: {reason}",
+                      "check its inputs and attributes") from error
     if not all(isinstance(r, np.ndarray | np.generic) for r in results):
         raise Refused("its result is not a tensor")
     return {name: np.asarray(result) for name, result in zip(outputs, results, strict=True)}

@@ -132,7 +132,7 @@ def concat(n: OnnxNode) -> str:
 
 @importer("Split")
 def split(n: OnnxNode) -> list[str]:
-    """One slice per output; sizes from the input or attribute ``split``, else equal (the last one takes what remains)."""
+    """One slice per output; sizes from input or attribute ``split``, else equal (the last one takes what remains)."""
     x, shape = n.value(0), n.shape(0)
     axis = normal_axis(int(n.attrs.get("axis", 0)), len(shape))
     size, count = shape[axis], len(n.outputs)

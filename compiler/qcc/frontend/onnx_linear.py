@@ -18,13 +18,6 @@ def _swapped(rank: int) -> tuple[int, ...]:
     return (*range(rank - 2), rank - 1, rank - 2)
 
 
-def _known_floats(n: OnnxNode, index: int, what: str) -> Floats:
-    array = n.array(index, what)
-    if array.dtype.kind in "iub":
-        raise Refused(f"its {what} are of type {array.dtype}; only float32 is computed")
-    return array.astype(np.float64)
-
-
 @importer("Gemm")
 def gemm(n: OnnxNode) -> str:
     """``alpha * A' B' + beta * C``; one constant factor makes it a dense layer."""
@@ -33,25 +26,24 @@ def gemm(n: OnnxNode) -> str:
     shapes = [n.shape(i)[:: -1 if turned[i] else 1] for i in (0, 1)]
     if any(len(s) != 2 for s in shapes) or shapes[0][1] != shapes[1][0]:
         raise Refused(f"factors of shape {list(n.shape(0))} and {list(n.shape(1))} do not fit")
-    rows, columns = shapes[0][0], shapes[1][1]
+    (rows, _), (_, columns) = shapes
     bias: Floats | None = None
     if n.is_known(2):
-        bias = beta * _known_floats(n, 2, "bias")
-        if bias.ndim > 2 or np.broadcast_shapes(bias.shape, (rows, columns)) != (rows, columns):
-            raise Refused(f"its bias of shape {list(bias.shape)} does not broadcast to {[rows, columns]}")
-        bias = np.broadcast_to(bias, (rows, columns))
+        bias = np.atleast_2d(beta * n.floats(2, "bias").astype(np.float64))
+        if bias.ndim > 2 or bias.shape[0] not in (1, rows) or bias.shape[1] not in (1, columns):
+            raise Refused(f"its bias of shape {list(n.shape(2))} does not broadcast to {[rows, columns]}")
     if n.is_known(1):
-        w = alpha * _known_floats(n, 1, "weights")
+        w = alpha * n.floats(1, "weights").astype(np.float64)
         return _add_gemm_bias(n, _dense(n, _maybe_turned(n, 0, turned[0]), w if turned[1] else w.T, 1, bias), beta)
     if n.is_known(0):
-        w = alpha * _known_floats(n, 0, "weights")
+        w = alpha * n.floats(0, "weights").astype(np.float64)
         y = _dense(n, _maybe_turned(n, 1, not turned[1]), w.T if turned[0] else w, 0, None if bias is None else bias.T)
         return _add_gemm_bias(n, n.transpose(y, (1, 0)), beta)
     y = n.emit("matmul", {"a": _maybe_turned(n, 0, turned[0]), "b": _maybe_turned(n, 1, turned[1])}, transpose_b=False)
     if alpha != 1:
         y = _scaled(n, y, alpha)
     if bias is not None:
-        y = n.emit("add", {"a": y, "b": n.constant(n.inputs[2], bias)}, clamp=None)
+        y = _added(n, y, bias)
     return _add_gemm_bias(n, y, beta)
 
 
@@ -60,15 +52,16 @@ def _maybe_turned(n: OnnxNode, index: int, turn: bool) -> str:
 
 
 def _dense(n: OnnxNode, x: str, w: Floats, weight_input: int, bias: Floats | None) -> str:
-    """x [..., K] times w [O, K]; a bias [rows, O] that is not one per output is added behind."""
+    """x [..., K] times w [O, K]; ``bias`` [1, O] belongs to it, [rows, O] is added behind, and its O may be one."""
     inputs = {"x": x, "w": n.constant(n.inputs[weight_input], w)}
-    one_per_output = bias is not None and bool(np.all(bias == bias[:1]))
-    if bias is not None and one_per_output:
-        inputs["b"] = n.constant(n.inputs[2], bias[0])
+    if bias is not None and len(bias) == 1:
+        inputs["b"] = n.constant(n.inputs[2], np.broadcast_to(bias[0], (len(w),)))
     y = n.emit("dense", inputs, clamp=None)
-    if bias is not None and not one_per_output:
-        y = n.emit("add", {"a": y, "b": n.constant(n.inputs[2], bias)}, clamp=None)
-    return y
+    return y if bias is None or len(bias) == 1 else _added(n, y, bias)
+
+
+def _added(n: OnnxNode, x: str, bias: Floats) -> str:
+    return n.emit("add", {"a": x, "b": n.constant(n.inputs[2], bias)}, clamp=None)
 
 
 def _scaled(n: OnnxNode, x: str, factor: float) -> str:
@@ -86,17 +79,15 @@ def _add_gemm_bias(n: OnnxNode, y: str, beta: float) -> str:
 
 @importer("MatMul")
 def matmul(n: OnnxNode) -> str:
-    """A constant factor of rank 1 or 2 makes it a dense layer; vectors are matrices with one row or column."""
+    """A constant matrix makes it a dense layer; vectors are matrices with one row or column."""
     ranks = [len(n.shape(0)), len(n.shape(1))]
     if min(ranks) == 0:
         raise Refused("a factor is a scalar")
-    known = [i for i in (0, 1) if n.is_known(i)]
+    known = [i for i in (0, 1) if n.is_known(i) and math.prod(n.shape(i)[:-2]) == 1]
     if not known:
         return _squeezed(n, n.emit("matmul", {"a": _matrix(n, 0), "b": _matrix(n, 1)}, transpose_b=False), ranks)
     side = known[0]
-    w = _known_floats(n, side, "weights")
-    if math.prod(w.shape[:-2]) != 1:
-        raise Refused(f"its constant factor has shape {list(w.shape)}", "use one matrix for the whole batch")
+    w = n.floats(side, "weights").astype(np.float64)
     if w.ndim == 1:
         w = w[:, None] if side == 1 else w[None]
     x = _matrix(n, 1 - side)
@@ -135,7 +126,7 @@ def batch_normalization(n: OnnxNode) -> str:
     if len(shape) < 2:
         raise Refused(f"its input has shape {list(shape)}, without channels")
     keys = ("weight", "bias", "mean", "variance")
-    statistics = {key: n.array(i, key) for i, key in enumerate(keys, start=1)}
+    statistics = {key: n.floats(i, key) for i, key in enumerate(keys, start=1)}
     if any(array.shape != (shape[1],) for array in statistics.values()):
         raise Refused(f"its statistics do not fit {shape[1]} channels")
     inputs = {key: n.value(i) for i, key in enumerate(keys, start=1)}

@@ -10,29 +10,33 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from qcc.errors import ModelError
+from qcc.errors import ModelError, QccError
 from qcc.ir.graph import Attr, Graph, Node
 from qcc.ops import OPS
 from qcc.ops.base import IllegalNode
 
 REWRITE = "change the model, or cut it in front of this node"
-MAX_ELEMENTS = 2**31 - 1
+MAX_ELEMENTS = 2**28
+"""Of one value: beyond that a file is broken, and evaluating it would exhaust the memory."""
+MAX_TAKEN = 2**20
+"""Indices of one ``take``: they are stored one by one."""
 
 
-class Refused(Exception):
-    """This node cannot be imported: why, and what the user can do."""
+class Refused(QccError):  # noqa: N818
+    """This node cannot be imported: why, and what the user can do. ``load`` gathers them."""
 
-    def __init__(self, reason: str, hint: str = REWRITE) -> None:
-        self.reason, self.hint = reason, hint
-        super().__init__(reason)
+    def __init__(self, what: str, hint: str = REWRITE) -> None:
+        """See ``QccError``."""
+        super().__init__(what, hint=hint)
 
 
 @dataclass
 class Scope:
     """The values of an ONNX graph under import.
 
-    ``known`` holds the values whose contents are known now (any dtype); ``values`` maps the others, and the known ones that
-    were needed as operands, to value names of ``graph``. ``unknown`` holds results of refused nodes whose shape is not known.
+    ``known`` holds the values whose contents are known now (any dtype); ``values`` maps the others, and the known ones
+    that were needed as operands, to value names of ``graph``. ``unknown`` holds results of refused nodes whose shape is
+    not known.
     """
 
     graph: Graph
@@ -52,7 +56,7 @@ class Scope:
         return name
 
     def constant(self, hint: str, array: NDArray[Any]) -> str:
-        """Store a float32 constant, under its ONNX name where that is free; raises ``ModelError`` unless it is finite."""
+        """Store a float32 constant, under its ONNX name where that is free; raises ``ModelError`` if not finite."""
         with np.errstate(over="ignore"):
             real = np.ascontiguousarray(array, np.float32).reshape(array.shape)
         if not np.all(np.isfinite(real)):
@@ -66,6 +70,7 @@ class OnnxNode:
     """One node: its attributes (decoded), its inputs by position, and ``emit`` for the nodes that replace it."""
 
     def __init__(self, proto: onnx.NodeProto, scope: Scope) -> None:
+        """Decode ``proto``, whose inputs ``scope`` holds."""
         self.op: str = proto.op_type
         self.name = label(proto)
         self.source = f"{self.op} '{self.name}'"
@@ -89,6 +94,13 @@ class OnnxNode:
             raise Refused(f"its {what} is not constant", f"export the model with constant {what}")
         return self.scope.known[self.inputs[index]]
 
+    def floats(self, index: int, what: str) -> NDArray[Any]:
+        """Contents of an input that must be constant and of a float type."""
+        array = self.array(index, what)
+        if array.dtype.kind in "iubcSUO":
+            raise Refused(f"its {what} is of type {array.dtype}; only float32 is computed")
+        return array
+
     def integers(self, index: int, what: str) -> tuple[int, ...]:
         """Contents of a constant list of integers."""
         array = self.array(index, what)
@@ -105,7 +117,7 @@ class OnnxNode:
 
     def shape(self, index: int) -> tuple[int, ...]:
         """Shape of an input, known or not."""
-        name = self.inputs[index]
+        name = self._present(index)
         if name in self.scope.known:
             return tuple(self.scope.known[name].shape)
         return self.scope.graph.types[self.scope.values[name]].shape
@@ -116,17 +128,19 @@ class OnnxNode:
 
     def value(self, index: int) -> str:
         """Graph value of a float input; a known one becomes a float32 constant."""
-        name = self.inputs[index]
+        name = self._present(index)
         if name not in self.scope.values:
-            array = self.scope.known[name]
-            if array.dtype.kind in "iubcSUO":
-                raise Refused(f"its input '{name}' is of type {array.dtype}; only float32 is computed")
-            self.scope.values[name] = self.scope.constant(name, array)
+            self.scope.values[name] = self.scope.constant(name, self.floats(index, f"input '{name}'"))
         value = self.scope.values[name]
         dtype = self.scope.graph.types[value].dtype
         if dtype != "float32":
             raise Refused(f"its input '{name}' is of type {dtype}; only float32 is computed")
         return value
+
+    def _present(self, index: int) -> str:
+        if not self.has(index):
+            raise Refused(f"its input {index} is missing", "check its inputs")
+        return self.inputs[index]
 
     def ints(self, name: str, default: Sequence[int], count: int | None = None) -> tuple[int, ...]:
         """Attribute that is a list of integers, of a given length."""
@@ -170,12 +184,15 @@ class OnnxNode:
         """Elements along one axis: a slice where the indices step evenly upwards, else a take."""
         shape = self.shape_of(x)
         step = indices[1] - indices[0] if len(indices) > 1 else 1
-        if list(indices) == list(range(shape[axis])):
-            return x
-        if step > 0 and all(b - a == step for a, b in zip(indices, indices[1:], strict=False)):
+        even = range(indices[0], indices[-1] + 1, step) if step > 0 else range(0)
+        if even == indices or (len(even) == len(indices) and all(a == b for a, b in zip(even, indices, strict=True))):
+            if even == range(shape[axis]):
+                return x
             begin, end, steps = [0] * len(shape), list(shape), [1] * len(shape)
-            begin[axis], end[axis], steps[axis] = indices[0], indices[-1] + 1, step
+            begin[axis], end[axis], steps[axis] = even.start, even.stop, step
             return self.emit("slice", {"x": x}, begin=tuple(begin), end=tuple(end), step=tuple(steps))
+        if len(indices) > MAX_TAKEN:
+            raise Refused(f"it picks {len(indices)} elements one by one", f"at most {MAX_TAKEN} are possible")
         return self.emit("take", {"x": x}, axis=axis, indices=tuple(indices))
 
     def bind(self, output: str, value: str) -> None:

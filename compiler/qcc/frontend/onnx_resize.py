@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcc.frontend.onnx_node import OnnxNode, Refused, importer, normal_axis
+from qcc.frontend.onnx_node import MAX_TAKEN, OnnxNode, Refused, importer, normal_axis
 from qcc.frontend.onnx_spatial import channels_first, channels_last
 
 F32 = NDArray[np.float32]
 WEIGHT_ONE = 2048
-MAX_SIZE = 2**20
+TIE = 1e-6
+"""So near to a half, a position counts as one (ONNX Runtime's tolerance: float32 positions are not exact)."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Axis:
 
 
 def coordinates(axis: Axis, mode: str) -> F32:
-    """Real position in the input of every output element, in float32 like the peers', by ONNX's formula for ``mode``."""
+    """Real position in the input of every output element, by ONNX's formula for ``mode``, in float32 like the peers."""
     out = np.arange(axis.result, dtype=np.float32)
     scale, half = np.float32(axis.scale), np.float32(0.5)
     last, steps = np.float32(axis.size - 1), np.float32(max(axis.result - 1, 1))
@@ -63,14 +64,13 @@ def coordinates(axis: Axis, mode: str) -> F32:
 
 def nearest(axis: Axis, mode: str, rounding: str) -> list[int]:
     """The element that each output copies."""
-    position = coordinates(axis, mode)
-    half = np.float32(0.5)
+    position = coordinates(axis, mode).astype(np.float64)
     if rounding == "simple":
         chosen = np.ceil(position) if axis.scale < 1 else np.floor(position)
     elif rounding == "round_prefer_floor":
-        chosen = np.ceil(position - half)
+        chosen = np.ceil(position - 0.5 - TIE)
     elif rounding == "round_prefer_ceil":
-        chosen = np.floor(position + half)
+        chosen = np.floor(position + 0.5 + TIE)
     elif rounding in ("floor", "ceil"):
         chosen = np.floor(position) if rounding == "floor" else np.ceil(position)
     else:
@@ -96,7 +96,7 @@ def _ints(values: NDArray[Any]) -> tuple[int, ...]:
 
 @importer("Resize", "Upsample")
 def resize(n: OnnxNode) -> str:
-    """Opset 7 to 10 know neither sizes nor coordinate modes: asymmetric, and nearest rounds away from the image's start."""
+    """Opset 7 to 10 know neither sizes nor modes: asymmetric, nearest rounds down when enlarging, up when reducing."""
     old = n.op == "Upsample" or n.opset < 11
     mode = n.attrs.get("mode", "nearest")
     where = "asymmetric" if old else n.attrs.get("coordinate_transformation_mode", "half_pixel")
@@ -117,7 +117,8 @@ def resize(n: OnnxNode) -> str:
     if mode not in ("linear", "bilinear"):
         raise Refused(f"mode '{mode}' is not supported", "use nearest or linear")
     if rank not in (3, 4) or min(changed) < 2:
-        raise Refused(f"linear resizing of axes {changed} of {rank}", "resize one or two spatial axes behind the channels")
+        raise Refused(f"linear resizing of axes {changed} of {rank}",
+                      "resize one or two spatial axes behind the channels")
     rows = linear(axes[2], where) if rank == 4 else ((0,), (0,), (0,))
     y = n.emit("resize_bilinear", {"x": channels_last(n, x)}, rows=rows, cols=linear(axes[-1], where))
     return channels_first(n, y, rank)
@@ -145,8 +146,8 @@ def _geometry(n: OnnxNode, old: bool) -> list[Axis]:
     for position, (axis, scale) in enumerate(zip(named, scales, strict=True)):
         size = shape[axis]
         exact = float(np.float32(scale) * np.float32(size))
-        if exact > MAX_SIZE:
-            raise Refused(f"it resizes an axis to {exact:.0f} elements", f"at most {MAX_SIZE} are possible")
+        if exact > MAX_TAKEN:
+            raise Refused(f"it resizes an axis to {exact:.0f} elements", f"at most {MAX_TAKEN} are possible")
         result = sizes[position] if stretched else math.floor(scale * size + 0.5) if sizes else math.floor(exact)
         if result < 1:
             raise Refused(f"its result is empty along axis {axis}", "check its scales or sizes")

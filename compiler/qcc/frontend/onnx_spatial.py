@@ -1,4 +1,4 @@
-"""Importers of operators with windows over images: convolutions and pools. One spatial axis becomes two, the first of size 1."""
+"""Importers of operators over images: convolutions, pools, blocks. One spatial axis becomes two, the first of 1."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from qcc.frontend.onnx_node import OnnxNode, Refused, importer
 
 Pair = tuple[int, int]
-CONSTANT_WEIGHTS = "weights"
+MAX_EXTENT = 2**16
+"""Of kernels, strides, dilations and pads."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Window:
     @property
     def reach(self) -> Pair:
         """Extent of the dilated kernel."""
-        return tuple((k - 1) * d + 1 for k, d in zip(self.kernel, self.dilation, strict=True))  # type: ignore[return-value]
+        return (self.kernel[0] - 1) * self.dilation[0] + 1, (self.kernel[1] - 1) * self.dilation[1] + 1
 
 
 def channels_last(n: OnnxNode, x: str) -> str:
@@ -51,7 +52,8 @@ def window(n: OnnxNode, kernel: tuple[int, ...]) -> Window:
     rank = len(size)
     stride, dilation = n.ints("strides", (1,) * rank, rank), n.ints("dilations", (1,) * rank, rank)
     pads = n.ints("pads", (0,) * (2 * rank), 2 * rank)
-    if len(kernel) != rank or min(*kernel, *stride, *dilation) < 1 or min(pads) < 0:
+    if len(kernel) != rank or min(*kernel, *stride, *dilation) < 1 or min(pads) < 0 or max(
+            *kernel, *stride, *dilation, *pads) > MAX_EXTENT:
         raise Refused(f"kernel {kernel}, strides {stride}, dilations {dilation} or pads {pads} are not possible")
     auto = n.attrs.get("auto_pad", "NOTSET")
     before, after = list(pads[:rank]), list(pads[rank:])
@@ -80,7 +82,7 @@ def _pair(values: list[int]) -> Pair:
 def conv(n: OnnxNode) -> str:
     """W [O, C/g, kernel] becomes [O, KH, KW, C/g]."""
     x, rank = channels_last(n, n.value(0)), len(n.shape(0))
-    w = n.array(1, CONSTANT_WEIGHTS)
+    w = n.floats(1, "weights")
     if w.ndim != rank:
         raise Refused(f"its weights have shape {list(w.shape)}, its input {list(n.shape(0))}")
     _check_kernel(n, w.shape[2:])
@@ -111,7 +113,7 @@ def _bias(n: OnnxNode, channels: int) -> str:
 def conv_transpose(n: OnnxNode) -> str:
     """W [C, O/g, kernel] becomes [O, KH, KW, C/g]; automatic padding and output_shape become pad and output_pad."""
     x, rank = channels_last(n, n.value(0)), len(n.shape(0))
-    w, groups = n.array(1, CONSTANT_WEIGHTS), int(n.attrs.get("group", 1))
+    w, groups = n.floats(1, "weights"), int(n.attrs.get("group", 1))
     channels = n.shape(0)[1]
     if w.ndim != rank or groups < 1 or w.shape[0] != channels or channels % groups:
         raise Refused(f"its weights have shape {list(w.shape)}, its input {list(n.shape(0))}, with {groups} groups")
@@ -157,17 +159,20 @@ def _transposed_padding(n: OnnxNode, kernel: tuple[int, ...]) -> tuple[tuple[int
 
 
 def _pool_window(n: OnnxNode) -> tuple[Window, tuple[int, int, int, int]]:
-    """Window of a pool, and the padding that ceil_mode adds (a further window must start inside input or leading pad)."""
+    """Window of a pool, and the padding that ceil_mode adds: its windows start inside the input or the leading pad."""
     if "kernel_shape" not in n.attrs:
         raise Refused("attribute kernel_shape is missing")
     geometry = window(n, n.ints("kernel_shape", ()))
     top, left, bottom, right = geometry.pad
     if any(p >= r for p, r in zip(geometry.pad, geometry.reach * 2, strict=True)):
         raise Refused(f"pads {geometry.pad} are not smaller than the kernel {geometry.kernel}")
+    padded = (geometry.size[0] + top + bottom, geometry.size[1] + left + right)
+    if any(r > p for r, p in zip(geometry.reach, padded, strict=True)):
+        raise Refused(f"kernel {geometry.kernel} is larger than the padded input {padded}", "check its kernel and pads")
     extra = [0, 0]
     if n.attrs.get("ceil_mode", 0):
-        for i, (before, after) in enumerate(((top, bottom), (left, right))):
-            stride, room = geometry.stride[i], geometry.size[i] + before + after - geometry.reach[i]
+        for i, before in enumerate((top, left)):
+            stride, room = geometry.stride[i], padded[i] - geometry.reach[i]
             last = -(-room // stride) * stride
             if last >= geometry.size[i] + before:
                 last -= stride
@@ -216,7 +221,7 @@ def global_pool(n: OnnxNode) -> str:
 
 @importer("DepthToSpace", "SpaceToDepth")
 def depth_space(n: OnnxNode) -> str:
-    """Reshape, transpose, reshape. DepthToSpace: channels are (block row, block column, C) in mode DCR, (C, row, column) in CRD."""
+    """Reshape, transpose, reshape. Deep channels are (row, column, C) of a block, in mode CRD (C, row, column)."""
     if len(n.shape(0)) != 4:
         raise Refused(f"its input has shape {list(n.shape(0))} instead of four axes")
     x = channels_last(n, n.value(0))

@@ -1,0 +1,1 @@
+"""The intermediate representation: graph, printed form, verifier, evaluation, export."""

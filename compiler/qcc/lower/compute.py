@@ -67,23 +67,19 @@ def conv_gemm(kernel: Kernel, t: Tensors) -> Any:
 
 @compute
 def conv_depthwise(kernel: Kernel, t: Tensors) -> Any:
-    """Depthwise convolution, multiplier 1; y [B, OH, OW, NP].
+    """Depthwise convolution, multiplier 1; y [B, OH, OW, NP] with channels padded to whole vectors.
 
-    x [B, H, W, NP]; w [NP / lanes, KX, KY / 4 rounded up, lanes, 4]: the taps of a column in fours, zeros beyond KY.
-    ``columns`` holds the bytes of four rows of one column side by side, as a dot product of fours wants them.
+    x [B, OH, KY4, W, NP] is the input once per tap row: stride and dilation of rows lie in its strides, rows beyond the
+    kernel meet zero weights. w [NP / lanes, KX, KY4 / 4, lanes, 4]. ``columns`` holds the bytes of four rows of one column
+    side by side, as a dot product of fours wants them; neighbouring outputs share them.
     """
     x, w = t["x"], t["w"]
     stride, dilation = kernel.param("stride"), kernel.param("dilation")
-    taps = kernel.param("taps")
     blocks, taps_x, groups, lanes, dot = kernel.view("w").shape
     batch, height, width = kernel.param("outputs")
-    wide = kernel.view("x").shape[2]
-    rows = kernel.view("x").shape[1]
-
     columns = te.compute(
-        (batch, height, groups, wide, blocks * lanes, dot),
-        lambda b, i, g, j, n, k: x[b, te.min(i * stride[0] + (g * dot + k) * dilation[0], rows - 1), j, n]
-        if taps % dot else x[b, i * stride[0] + (g * dot + k) * dilation[0], j, n],
+        (batch, height, groups, kernel.view("x").shape[3], blocks * lanes, dot),
+        lambda b, i, g, j, n, k: x[b, i, g * dot + k, j, n],
         name="columns",
     )
     kx, g = te.reduce_axis((0, taps_x), "kx"), te.reduce_axis((0, groups), "g")
@@ -92,7 +88,7 @@ def conv_depthwise(kernel: Kernel, t: Tensors) -> Any:
     acc = te.compute(
         shape,
         lambda b, i, j, n: te.sum(
-            columns[b, i, g, j * stride[1] + kx * dilation[1], n, k].astype("int32")
+            columns[b, i, g, j * stride + kx * dilation, n, k].astype("int32")
             * w[n // lanes, kx, g, n % lanes, k].astype("int32"),
             axis=[kx, g, k],
         ),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from qcc.quantize.convert import Converter
 
 
-class IllegalNode(QccError):
+class IllegalNode(QccError):  # noqa: N818
     """A node breaks its op's rules; ``where`` names the value it produces."""
 
 

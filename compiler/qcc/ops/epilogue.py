@@ -116,7 +116,8 @@ def quantize_weighted(node: Node, convert: Converter, attrs: dict[str, Any], axi
     for _ in range(40):
         params = QParams(tuple(float(s) for s in scales), 0, 0)
         q_weight = numerics.quantize(weight, params)
-        wide_bias = np.rint(bias / (x.step * scales))
+        error = numerics.dequantize(q_weight, params) - weight
+        wide_bias = np.rint((bias - convert.mean_shift(node, error)) / (x.step * scales))
         bound = numerics.storage_bound(q_weight, np.clip(wide_bias, -(2.0**40), 2.0**40).astype(np.int64))
         failed = bound > numerics.INT32_MAX
         if not failed.any():

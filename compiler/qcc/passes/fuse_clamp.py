@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qcc.ir.graph import Graph
-from qcc.passes.rewrite import bypass, clamp_carrier, clip_limits, join_sources, narrow
+from qcc.passes.rewrite import absorb, bypass, clamp_carrier, clip_limits, join_sources, narrow
 
 
 def fuse_clamp(graph: Graph) -> Graph:
@@ -18,6 +18,9 @@ def fuse_clamp(graph: Graph) -> Graph:
         carrier = clamp_carrier(graph, node.inputs["x"]) if limits else None
         if limits and carrier:
             carrier.attrs["clamp"] = narrow(carrier.attrs["clamp"], limits)
-            carrier.source = join_sources(carrier.source, node.source)
-            bypass(graph, node)
+            if carrier.output == node.inputs["x"]:
+                absorb(graph, carrier, node)
+            else:
+                carrier.source = join_sources(carrier.source, node.source)
+                bypass(graph, node)
     return graph

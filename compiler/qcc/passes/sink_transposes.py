@@ -22,6 +22,12 @@ Followed = tuple[dict[str, Attr], Perm]
 """Attributes of a node that runs on permuted axes, and the permutation of its output."""
 
 BINARY = ("add", "sub", "mul", "maximum", "minimum")
+PASSIVE = (*BINARY, "pointwise", "concat", "slice", "pad", "take")
+"""Ops that want of their operands what is wanted of their result."""
+FLEXIBLE = (
+    "reshape", "expand", "reduce_mean", "reduce_sum", "reduce_max", "argmax", "softmax", "batch_norm", "prelu", "dense",
+)  # fmt: skip
+"""Ops that may do without the written order."""
 NAMES: dict[Perm, str] = {(0, 2, 3, 1): "nhwc", (0, 3, 1, 2): "nchw"}
 
 
@@ -58,10 +64,13 @@ class _Sweep:
             if node.op == "transpose":
                 base, perm = self.layout[node.inputs["x"]]
                 self.layout[node.output] = base, tuple(perm[i] for i in node.attrs["perm"])
-            elif not (self._follow(node) or self._reshape(node) or self._flatten(node)):
+            elif node.op == "reshape":
+                self._reshape(node)
+            elif not self._follow(node):
                 self._stay(node)
         for value in self.source.outputs:
             self._return(value)
+        self._restore_names()
         self.out.prune()
         return self.out
 
@@ -69,15 +78,14 @@ class _Sweep:
         """The permutation in which all readers of a value want it, where they agree and have a wish."""
         wanted: dict[str, Perm] = {v: _trivial(self.source, v) for v in self.source.outputs}
         for node in reversed(self.source.nodes):
-            shape = self.source.types[node.output].shape
-            for value in node.inputs.values():
+            for key, value in node.inputs.items():
                 wish: Perm | None = _trivial(self.source, value)
+                later = wanted.get(node.output)
                 if node.op == "transpose":
-                    later = wanted.get(node.output)
                     wish = later and tuple(later[i] for i in inverse(node.attrs["perm"]))
-                elif node.op in BINARY or node.op in ("pointwise", "concat", "slice", "pad", "take"):
-                    wish = wanted.get(node.output) if len(self.source.types[value].shape) == len(shape) else None
-                elif node.op in ("reshape", "expand", "reduce_mean", "reduce_sum", "reduce_max"):
+                elif node.op in PASSIVE:
+                    wish = later if later and len(later) == len(self.source.types[value].shape) else None
+                elif node.op in FLEXIBLE or (node.op, key) == ("matmul", "b"):
                     wish = None
                 if wish is not None:
                     wanted[value] = wish if wanted.get(value, wish) == wish else _trivial(self.source, value)
@@ -142,7 +150,7 @@ class _Sweep:
             for value in operands:
                 self._widen(value, len(self.source.types[node.output].shape))
         perms = dict.fromkeys(self.layout[v][1] for v in operands if v not in self.source.constants)
-        followed = {perm: found for perm in perms if (found := follow(node, perm, self.source)) is not None}
+        followed = {perm: found for perm in perms if (found := follow(node, perm)) is not None}
         if not followed:
             return False
         wish = self.wanted.get(node.output)
@@ -172,27 +180,29 @@ class _Sweep:
             name = self._emit(Node(self.out.fresh(f"{value}_wide"), "reshape", {"x": base}, {"shape": wide}))
         self.layout[value] = name, tuple(range(rank))
 
-    def _reshape(self, node: Node) -> bool:
-        """Reshape the base of a reshape's operand, where the axes that merge or split lie together in it."""
-        if node.op != "reshape":
-            return False
-        base, perm = self.layout[node.inputs["x"]]
-        found = regroup(self.source.types[node.inputs["x"]].shape, node.attrs["shape"], perm)
-        if found is None:
-            return False
-        self._write(node, {"x": base}, {"shape": found[0]}, found[1])
-        if is_identity(found[1]):
+    def _reshape(self, node: Node) -> None:
+        """Reshape the operand's base; where axes that merge or split lie apart in it, transpose it before."""
+        x, shape = node.inputs["x"], tuple(node.attrs["shape"])
+        base, perm = self.layout[x]
+        before = self.source.types[x].shape
+        olds, news = regroup(before, shape, perm)
+        wide = [axis for axis in olds if before[axis] != 1]
+        if wide != sorted(wide, key=perm.__getitem__):
+            wish = self.wanted.get(node.output)
+            if self._flatten(node):
+                return
+            if wish is None or is_identity(wish):
+                return self._stay(node)
+            base = self._view(x, inverse(olds))
+        self._write(node, {"x": base}, {"shape": tuple(shape[axis] for axis in news)}, inverse(news))
+        if is_identity(news):
             self._meet_demand(node.output)
-        return True
 
     def _flatten(self, node: Node) -> bool:
         """Flatten the base where only dense layers read the result: they will permute their weights instead."""
-        shape = node.attrs.get("shape", ())
-        if node.op != "reshape" or len(shape) != 2 or not self._dense_only(node.output):
-            return False
         base, perm = self.layout[node.inputs["x"]]
-        before = self.source.types[node.inputs["x"]].shape
-        if perm[0] != 0 or before[0] != shape[0]:
+        before, shape = self.source.types[node.inputs["x"]].shape, node.attrs["shape"]
+        if len(shape) != 2 or perm[0] != 0 or before[0] != shape[0] or not self._dense_only(node.output):
             return False
         self._write(node, {"x": base}, dict(node.attrs), (0, 1))
         order = np.arange(shape[1]).reshape(before[1:]).transpose([i - 1 for i in inverse(perm)[1:]])
@@ -239,6 +249,14 @@ class _Sweep:
         self.layout = {v: (new if base == old else base, perm) for v, (base, perm) in self.layout.items()}
         self.made = {(new if b == old else b, p): new if v == old else v for (b, p), v in self.made.items()}
 
+    def _restore_names(self) -> None:
+        """Let ``y.op``, of which the importer made ``y`` by a transpose that is gone, be called ``y``."""
+        written = {node.output for node in self.out.nodes}
+        for value, (base, _) in list(self.layout.items()):
+            if base in written and value not in written and base.startswith(f"{value}."):
+                written = (written - {base}) | {value}
+                self._rename(base, value)
+
 
 def _trivial(graph: Graph, value: str) -> Perm:
     """The identity permutation of a value."""
@@ -250,7 +268,7 @@ def place(items: Sequence[Any], perm: Perm) -> tuple[Any, ...]:
     return tuple(items[i] for i in inverse(perm))
 
 
-def follow(node: Node, perm: Perm, graph: Graph) -> Followed | None:
+def follow(node: Node, perm: Perm) -> Followed | None:
     """How a node runs on operands in layout ``perm``; None if it is bound to its axes."""
     a, last = node.attrs, perm[-1:] == (len(perm) - 1,)
     match node.op:
@@ -269,11 +287,9 @@ def follow(node: Node, perm: Perm, graph: Graph) -> Followed | None:
             return {**a, "axes": axes}, perm if a["keepdims"] else _without(perm, a["axes"])
         case "argmax":
             return {**a, "axis": perm[a["axis"]]}, perm if a["keepdims"] else _without(perm, (a["axis"],))
-        case "softmax" | "batch_norm" if last:
+        case "softmax" | "batch_norm" | "prelu" if last:
             return dict(a), perm
         case "dense" if last and "residual" not in node.inputs:
-            return dict(a), perm
-        case "prelu" if last or graph.types[node.inputs["slope"]].size == 1:
             return dict(a), perm
     return None
 
@@ -284,10 +300,11 @@ def _without(perm: Perm, axes: Sequence[int]) -> Perm:
     return tuple(sorted(left).index(p) for p in left)
 
 
-def regroup(before: tuple[int, ...], after: tuple[int, ...], perm: Perm) -> tuple[tuple[int, ...], Perm] | None:
-    """Shape to which to reshape the base of a value that is reshaped from ``before`` to ``after``, and the new layout.
+def regroup(before: tuple[int, ...], after: tuple[int, ...], perm: Perm) -> tuple[Perm, Perm]:
+    """How a value in layout ``perm`` that is reshaped from ``before`` to ``after`` may keep the order of its base.
 
-    A reshape merges and splits runs of axes; it acts on the base too if every run lies there together and in order.
+    A reshape merges and splits runs of axes. Returns the axes before and after, run by run in the order of the base:
+    the reshape acts on a tensor with the axes in that order.
     """
     runs: list[tuple[list[int], list[int]]] = []
     i = j = 0
@@ -306,7 +323,7 @@ def regroup(before: tuple[int, ...], after: tuple[int, ...], perm: Perm) -> tupl
         runs.append((olds, news))
         i, j = i + 1, j + 1
     if not runs:
-        return (after, tuple(range(len(after)))) if is_identity(perm) else None
+        return tuple(range(len(before))), tuple(range(len(after)))
     runs[-1][0].extend(range(i, len(before)))
     runs[-1][1].extend(range(j, len(after)))
 
@@ -315,8 +332,4 @@ def regroup(before: tuple[int, ...], after: tuple[int, ...], perm: Perm) -> tupl
         return min(wide or [perm[run[0][0]]])
 
     runs.sort(key=position)
-    order = [axis for olds, _ in runs for axis in olds if before[axis] != 1]
-    if order != sorted(order, key=perm.__getitem__):
-        return None
-    axes = [axis for _, news in runs for axis in news]
-    return tuple(after[axis] for axis in axes), inverse(tuple(axes))
+    return tuple(axis for olds, _ in runs for axis in olds), tuple(axis for _, news in runs for axis in news)

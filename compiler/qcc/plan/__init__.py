@@ -1,0 +1,1 @@
+"""Memory: where every activation lies, and for how long."""

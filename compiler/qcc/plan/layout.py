@@ -1,6 +1,6 @@
 """Where activations lie: which values share a buffer, with which strides, and which buffers carry a halo.
 
-Every activation of an integer graph gets a ``Place``: a strided view of one ``Buffer``. Three things make copies unnecessary:
+Every activation of an integer graph gets a ``Place``: a strided view of one ``Buffer``. Three things save copies:
 
 - a reshape or slice whose result is addressable in its input's buffer is a view of it and has no kernel;
 - an input of a concat lies inside the concat's buffer, so that its producer writes it there;
@@ -9,7 +9,8 @@ Every activation of an integer graph gets a ``Place``: a strided view of one ``B
 A value that is read with zero-point padding has a halo around its rows, filled once per run before the first write
 (``Layout.fills``), so that convolutions read their padding like data.
 
-Buffers of float32 (and other not quantized) graph inputs and outputs are the caller's memory: dense, without slack.
+Kernels may read beyond the end of a buffer of the arena, and never write there. Buffers of float32 (and other not
+quantized) graph inputs and outputs are the caller's memory: dense, with nothing readable behind them.
 """
 
 from __future__ import annotations
@@ -30,16 +31,13 @@ Halo = tuple[int, int, int, int]
 """Rows and columns around an image: top, left, bottom, right."""
 
 NO_HALO: Halo = (0, 0, 0, 0)
-SLACK = 64
-"""Readable bytes behind every buffer of the arena: kernels may read so far beyond the end, and never write there."""
-
 VIEW_OPS = ("reshape", "transpose", "expand", "slice")
 IN_PLACE = {
     **dict.fromkeys(("add", "sub", "mul", "maximum", "minimum"), ("a", "b")),
     **dict.fromkeys(("lut", "prelu"), ("x",)),
     **dict.fromkeys(("conv2d", "conv_transpose2d", "dense"), ("residual",)),
 }
-"""Inputs that a node may overwrite: its kernel reads element i of them before it writes element i, and not afterwards."""
+"""Inputs that a node may overwrite: its kernel reads their element i before it writes element i, and not afterwards."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Buffer:
-    """Memory of one or more values. ``kind``: in the arena, or the caller's (then ``index`` says which input or output)."""
+    """Memory of one or more values. ``kind``: in the arena, or the caller's (``index`` says which input or output)."""
 
     name: str
     dtype: str
@@ -103,7 +101,8 @@ class Place:
         strides = self.view.strides
         shape = tuple(-(-(e - b) // s) for b, e, s in zip(begin, end, step, strict=True))
         offset = self.offset + sum(b * s for b, s in zip(begin, strides, strict=True))
-        return Place(self.buffer, offset, View(shape, tuple(s * k for s, k in zip(strides, step, strict=True)), self.view.dtype))
+        stepped = tuple(s * k for s, k in zip(strides, step, strict=True))
+        return Place(self.buffer, offset, View(shape, stepped, self.view.dtype))
 
     def reshaped(self, shape: tuple[int, ...]) -> Place | None:
         """The same elements in the same order under another shape, where strides can say it."""
@@ -153,7 +152,7 @@ class Layout:
         return at.view, BufferArg(at.buffer, at.offset)
 
     def part(self, value: str, begin: tuple[int, ...], end: tuple[int, ...]) -> tuple[View, BufferArg]:
-        """Where the part [begin, end) of a value lies; an input of a concat is in place if this equals its ``place``."""
+        """Where the part [begin, end) of a value lies; a concat's input is there if this equals its ``place``."""
         at = self.places[value].sliced(begin, end)
         return at.view, BufferArg(at.buffer, at.offset)
 
@@ -161,8 +160,8 @@ class Layout:
         """As ``place`` for an NHWC value, extended by ``pad`` = (top, left, bottom, right) into the halo."""
         view, arg = self.place(value)
         top, left, bottom, right = pad
-        have = self.halo(value)
-        assert all(p <= h for p, h in zip(pad, have, strict=True)), f"{value}: halo {have} is smaller than padding {pad}"
+        halo = self.halo(value)
+        assert all(p <= h for p, h in zip(pad, halo, strict=True)), f"{value}: padding {pad} exceeds the halo {halo}"
         if pad == NO_HALO:
             return view, arg
         n, h, w, c = view.shape
@@ -181,8 +180,9 @@ class Layout:
         return frame.halo if whole and at_origin else NO_HALO
 
     def lifetimes(self) -> dict[str, tuple[int, int]]:
-        """First and last step (node index; -1 while inputs are copied in, ``len(nodes)`` while outputs are copied out) at
-        which each arena buffer is needed, both inclusive.
+        """First and last step, both inclusive, at which each arena buffer is needed.
+
+        Steps are node indices; -1 is the copying in of inputs, ``len(nodes)`` the copying out of outputs.
         """
         spans: dict[str, tuple[int, int]] = {}
 
@@ -215,12 +215,13 @@ def widest(a: Halo, b: Halo) -> Halo:
 def window_pads(graph: Graph, node: Node) -> Iterator[tuple[str, Halo]]:
     """The values that a node reads with zero-point padding, and how far.
 
-    ``max_pool`` is not among them: its padding never wins, which no zero point guarantees. A transposed convolution reads
-    input row ``(y + top - k * dilation) / stride`` for output row y and tap k, which leaves the image at both ends.
+    ``max_pool`` is not among them: its padding never wins, which no zero point guarantees. A transposed convolution
+    reads input row ``(y + top - k * dilation) / stride`` for output row y and tap k: beyond the image at both ends.
     """
     a = node.attrs
     if node.op == "conv2d" or (node.op == "avg_pool" and a["count_include_pad"]):
-        yield node.inputs["x"], a["pad"]
+        top, left, bottom, right = a["pad"]
+        yield node.inputs["x"], (top, left, bottom, right)
     elif node.op == "conv_transpose2d":
         (_, kh, kw, _), out = graph.types[node.inputs["w"]].shape, graph.types[node.output].shape
         size = graph.types[node.inputs["x"]].shape
@@ -269,6 +270,8 @@ class _Planner:
     def __init__(self, graph: Graph, target: Target) -> None:
         self.graph, self.layout = graph, Layout(graph, target)
         self.node_of, self.users = graph.node_of(), graph.users()
+        self.outside = {v for v in (*graph.inputs, *graph.outputs) if graph.types[v].dtype != "int8"}
+        """Graph inputs and outputs that are not quantized activations: kernels use the caller's arrays themselves."""
         self.frames: dict[str, Frame] = {}
         self.inside: dict[str, tuple[str, tuple[int, ...]]] = {}
         """Value → the concat whose buffer holds it, and the begin of its part there."""
@@ -278,8 +281,8 @@ class _Planner:
     def plan(self) -> Layout:
         for node in self.graph.nodes:
             for value, pad in window_pads(self.graph, node):
-                if tuple(pad) != NO_HALO:
-                    self._require(value, Frame(self._shape4(value), tuple(pad)))
+                if pad != NO_HALO:
+                    self._require(value, Frame(self._shape4(value), pad))
         for node in reversed(self.graph.nodes):
             self._pass_frame_up(node)
             self._join_concat(node.output)
@@ -296,11 +299,19 @@ class _Planner:
         return n, h, w, c
 
     def _require(self, value: str, frame: Frame) -> bool:
-        """Let a value have a frame too; False if it has one around another image."""
+        """Let a value have a frame too; False if it has one around another image, or its concat cuts the image."""
         merged = frame.merge(self.frames.get(value, frame))
-        if merged is not None:
-            self.frames[value] = merged
-        return merged is not None
+        if merged is None:
+            return False
+        if value in self.inside:
+            concat, begin = self.inside[value]
+            if merged.shape != self.graph.types[value].shape or any(begin[1:3]):
+                return False
+            outer = self._shape4(concat)
+            if outer[1:3] != merged.shape[1:3] or not self._require(concat, Frame(outer, merged.halo)):
+                return False
+        self.frames[value] = merged
+        return True
 
     def _pass_frame_up(self, node: Node) -> None:
         """A view needs its halo in its input's buffer; where that cannot be, it becomes a copy."""
@@ -308,7 +319,7 @@ class _Planner:
             return
         frame, source = self.frames[node.output], node.inputs["x"]
         shape = self.graph.types[source].shape
-        quantized = source not in self.graph.constants and source not in self._callers_memory()
+        quantized = source not in self.graph.constants and source not in self.outside
         if node.op == "slice":
             whole = all(node.attrs[k][1:3] == v for k, v in (("begin", (0, 0)), ("end", shape[1:3]), ("step", (1, 1))))
             fits = whole and self._require(source, Frame(self._shape4(source), frame.halo))
@@ -327,14 +338,11 @@ class _Planner:
         if parts.count(value) != 1 or types[value].qparams != types[concat.output].qparams:
             return
         axis = concat.attrs["axis"] % len(types[value].shape)
-        frame = self.frames.get(value)
-        if frame is not None:
-            cuts_no_image = frame.shape == types[value].shape and axis in (0, 3)
-            if not (cuts_no_image and self._require(concat.output, Frame(self._shape4(concat.output), frame.halo))):
-                return
         begin = [0] * len(types[value].shape)
         begin[axis] = sum(types[v].shape[axis] for v in parts[: parts.index(value)])
         self.inside[value] = concat.output, tuple(begin)
+        if value in self.frames and not self._require(value, self.frames[value]):
+            del self.inside[value]
 
     def _resolve(self, value: str) -> Place:
         """The place of a value: inside its concat, a view of its input, or a buffer of its own."""
@@ -390,17 +398,18 @@ class _Planner:
 
     def _share_dying(self) -> None:
         """Element-wise nodes write over an input of identical layout that nobody reads again."""
-        layout, last = self.layout, {name: span[1] for name, span in self.layout.lifetimes().items()}
+        layout, places = self.layout, self.layout.places
+        last = {name: span[1] for name, span in layout.lifetimes().items()}
         for step, node in enumerate(self.graph.nodes):
-            own = layout.places[node.output]
-            if own.buffer != node.output or node.output in self._callers_memory():
+            own = places[node.output]
+            if own.buffer != node.output or node.output in self.outside:
                 continue
             for key in IN_PLACE.get(node.op, ()):
                 value = node.inputs.get(key)
-                if value is None or value not in layout.places or value in self._callers_memory():
+                if value is None or value not in places or value in self.outside:
                     continue
-                old = layout.places[value]
-                shared = [v for v in node.inputs.values() if v in layout.places and layout.places[v].buffer == old.buffer]
+                old = places[value]
+                shared = [v for v in node.inputs.values() if v in places and places[v].buffer == old.buffer]
                 a, b = layout.buffers[old.buffer], layout.buffers[own.buffer]
                 alike = (old.view, old.offset, a.size, a.frame) == (own.view, own.offset, b.size, b.frame)
                 if alike and len(shared) == 1 and last[old.buffer] == step:
@@ -415,25 +424,21 @@ class _Planner:
             if place.buffer == old:
                 self.layout.places[value] = replace(place, buffer=new)
 
-    def _callers_memory(self) -> set[str]:
-        """Graph inputs and outputs that are not quantized activations: kernels use the caller's arrays themselves."""
-        return {v for v in (*self.graph.inputs, *self.graph.outputs) if self.graph.types[v].dtype != "int8"}
-
     def _hand_out(self) -> None:
         """Buffers that are the caller's: those of inputs, and those that one output fills exactly."""
-        layout, outside = self.layout, self._callers_memory()
+        layout = self.layout
         for index, value in enumerate(self.graph.inputs):
-            if value in outside and value in layout.places:
+            if value in self.outside and value in layout.places:
                 layout.buffers[value] = replace(layout.buffers[value], kind="input", index=index)
         for index, value in enumerate(self.graph.outputs):
-            if value in outside and value in layout.places:
+            if value in self.outside and value in layout.places:
                 place = layout.places[value]
                 buffer = layout.buffers[place.buffer]
                 if buffer.kind == "arena" and place.view.dense and buffer.size == self.graph.types[value].size:
                     layout.buffers[place.buffer] = replace(buffer, kind="output", index=index)
 
     def _fill(self) -> None:
-        """A halo is filled before the first write to its buffer, and again where an in-place writer needs another byte."""
+        """A halo is filled before the first write to its buffer, and again where a later writer needs another byte."""
         layout = self.layout
         filled: dict[str, int] = {}
         for value in self.graph.activations():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,7 +26,7 @@ class Group:
     low: float = 0.0
     high: float = 0.0
     narrowest: float = math.inf
-    """Width of the narrowest member's range (a value that is always 0 fits any)."""
+    """Width of the narrowest range among members whose precision matters to other readers."""
     members: list[str] = field(default_factory=list)
     fixed: QParams | None = None
 
@@ -43,7 +43,6 @@ class Group:
     def include(self, low: float, high: float) -> None:
         """Widen the range."""
         self.low, self.high = min(self.low, low), max(self.high, high)
-        self.narrowest = min(self.narrowest, self.width or math.inf)
 
 
 def assign(
@@ -76,7 +75,7 @@ class _Grouping:
         self.nodes: list[Node] = []
         for value in graph.inputs:
             if graph.types[value].dtype == "float32":
-                self._group(value, [ranges[value]])
+                self._group(value, ranges[value])
         for node in graph.nodes:
             if graph.types[node.output].dtype == "float32":
                 rule = OPS[node.op].scale_rule
@@ -85,17 +84,17 @@ class _Grouping:
                 elif rule == "fixed":
                     fixed = numerics.SOFTMAX_QPARAMS
                     low, high = numerics.dequantize([numerics.INT8_MIN, numerics.INT8_MAX], fixed)
-                    self._group(node.output, [(float(low), float(high))]).fixed = fixed
+                    self._group(node.output, (float(low), float(high))).fixed = fixed
                 else:
-                    self._group(node.output, [_clamped(node, ranges[node.output])])
+                    self._group(node.output, _clamped(node, ranges[node.output]))
             self.nodes.append(node)
         graph.nodes = self.nodes
 
-    def _group(self, value: str, ranges: Iterable[Range]) -> Group:
-        """A new group of one value."""
+    def _group(self, value: str, seen: Range) -> Group:
+        """A new group of one value; one that is always 0 fits any scale."""
         group = self.groups[value] = Group(members=[value])
-        for low, high in ranges:
-            group.include(low, high)
+        group.include(*seen)
+        group.narrowest = group.width or math.inf
         return group
 
     def _move(self, node: Node, ranges: Mapping[str, Range]) -> None:
@@ -111,42 +110,36 @@ class _Grouping:
             union.include(padding, padding)
         fixed = [g for g in groups if g.fixed]
         if fixed and fixed[0].low <= union.low and union.high <= fixed[0].high:
-            union.fixed = fixed[0].fixed
+            union.low, union.high, union.fixed = fixed[0].low, fixed[0].high, fixed[0].fixed
         for group in groups:
-            if not self._joins(group, union, node):
-                group = self._rescaled(group, node)
-            union.narrowest = min(union.narrowest, group.narrowest)
-            union.members += group.members
-        union.members.append(node.output)
+            private = self._private(group, node)
+            fits = private or union.width <= SPREAD * group.narrowest
+            joins = group.fixed == union.fixed if group.fixed else fits
+            if joins and not private:
+                union.narrowest = min(union.narrowest, group.narrowest)
+            union.members += group.members if joins else self._rescaled(group, node)
         if node.output in ranges:
             union.include(*ranges[node.output])
+        union.narrowest = min(union.narrowest, union.width or math.inf)
+        union.members.append(node.output)
         self.groups.update(dict.fromkeys(union.members, union))
 
-    def _joins(self, group: Group, union: Group, node: Node) -> bool:
-        """Whether an operand's group can take the parameters of the union without a loss that others would see."""
-        if group.fixed or union.fixed:
-            return group.fixed == union.fixed or (group.fixed is None and self._private(group, node))
-        return union.width <= SPREAD * group.narrowest or self._private(group, node)
-
     def _private(self, group: Group, node: Node) -> bool:
-        """Whether nothing but this node, and moves within the group, reads the group's values."""
-        inner = set(group.members) | {node.output}
-        return not inner.intersection(self.graph.outputs) and all(
-            user.output in inner for member in group.members for user in self.users[member]
-        )
+        """Whether only this node, and moves within the group, read the group's values."""
+        readers = (user.output for member in group.members for user in self.users.get(member, ()))
+        return set(readers) <= {*group.members, node.output} and not set(group.members) & set(self.graph.outputs)
 
-    def _rescaled(self, group: Group, node: Node) -> Group:
-        """The group of a rescaled copy of the operand, which the node reads in its place."""
+    def _rescaled(self, group: Group, node: Node) -> list[str]:
+        """Copies of the group's operands in another scale, which the node reads in their place."""
         copies: dict[str, str] = {}
         for key, value in node.inputs.items():
-            if self.groups[value] is group:
+            if self.groups.get(value) is group:
                 if value not in copies:
                     copies[value] = name = self.graph.fresh(f"{value}.rescaled")
                     self.graph.types[name] = TensorType(self.graph.types[value].shape)
                     self.nodes.append(Node(name, "pointwise", {"x": value}, {"expr": "x"}, node.source))
                 node.inputs[key] = copies[value]
-        fresh = Group(group.low, group.high, members=list(copies.values()))
-        return fresh
+        return list(copies.values())
 
 
 def _clamped(node: Node, seen: Range) -> Range:

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,10 @@ from numpy.typing import NDArray
 from qcc.errors import CalibrationError
 from qcc.ir.graph import Graph
 from qcc.ops import OPS
-from qcc.quantize.observers import METHODS, Range, Summary, minmax
+from qcc.passes.rewrite import WEIGHTED
+from qcc.quantize.observers import METHODS, SUBSAMPLE, Range, Summary, minmax, subsample_stride
 
+Feed = dict[str, NDArray[np.float32]]
 Samples = Any
 """Calibration data of a model with inputs of static shape [B, …]:
 
@@ -27,31 +30,49 @@ Rows are joined into batches of B.
 """
 
 
-def calibrate(graph: Graph, samples: Samples, method: str = "mse", progress: bool | None = None) -> dict[str, Range]:
-    """Range (low, high) of every value in ``observed(graph)`` over the samples; memory does not grow with their number.
+@dataclass(frozen=True)
+class Calibration:
+    """What was learnt from the samples; plain numbers, so that JSON can hold them.
 
-    Inputs and outputs of the graph keep everything that was seen (clipping the largest logits would make them equal);
+    ``ranges`` (low, high) of the values in ``observed(graph)``; ``means`` of each channel (last axis) of the values in
+    ``layer_inputs(graph)``.
+    """
+
+    ranges: dict[str, Range]
+    means: dict[str, tuple[float, ...]]
+
+
+def calibrate(graph: Graph, samples: Samples, method: str = "mse", progress: bool | None = None) -> Calibration:
+    """Run the float graph over the samples, one batch at a time; memory does not grow with their number.
+
+    Inputs and outputs of the graph keep the range that was seen (clipping the largest logits would make them equal);
     ``method`` (a key of ``observers.METHODS``) chooses the others. ``progress``: show a bar on stderr; None: where that
     is a terminal. Raises ``CalibrationError``.
     """
     if method not in METHODS:
         raise CalibrationError(f"unknown calibration method '{method}'", hint=f"one of {', '.join(METHODS)}")
-    values = observed(graph)
-    summaries = {value: Summary() for value in values}
-    computed = [v for v in values if v not in graph.inputs]
-    run = _session(graph, computed)
+    summaries = {value: Summary() for value in observed(graph)}
+    sums = {value: np.zeros(graph.types[value].shape[-1]) for value in layer_inputs(graph)}
+    run = _session(graph, [v for v in dict.fromkeys([*summaries, *sums]) if v not in graph.inputs])
+    count = 0
     with _progress(samples, progress) as step:
-        for number, feed in enumerate(feeds(graph, samples)):
-            for value, array in [*feed.items(), *zip(computed, run(feed), strict=True)]:
-                if not summaries[value].update(array):
+        for feed in feeds(graph, samples):
+            for value, array in {**feed, **run(feed)}.items():
+                if value in summaries and not summaries[value].update(array):
                     raise CalibrationError(
                         f"the float model computes a NaN or an infinity at '{value}'",
-                        where=f"calibration sample {number}",
+                        where=f"calibration sample {count}",
                         hint="check the model, and whether the samples are preprocessed as it expects",
                     )
+                if value in sums:
+                    sums[value] += channel_means(array)
+            count += 1
             step()
     edges = {*graph.inputs, *graph.outputs}
-    return {v: minmax(s) if v in edges else METHODS[method](s) for v, s in summaries.items()}
+    return Calibration(
+        {v: minmax(s) if v in edges else METHODS[method](s) for v, s in summaries.items()},
+        {v: tuple((total / count).tolist()) for v, total in sums.items()},
+    )
 
 
 def observed(graph: Graph) -> list[str]:
@@ -62,23 +83,33 @@ def observed(graph: Graph) -> list[str]:
     return [value for value in real if value not in fixed and value not in moved]
 
 
-def _session(graph: Graph, values: Sequence[str]) -> Any:
-    """A function from a feed to the arrays of ``values``, run by ONNX Runtime on every core."""
+def layer_inputs(graph: Graph) -> list[str]:
+    """Float activations that are multiplied by weights, each once."""
+    inputs = dict.fromkeys(n.inputs["x"] for n in graph.nodes if n.op in WEIGHTED)
+    return [value for value in inputs if value not in graph.constants]
+
+
+def channel_means(x: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Mean of each channel (last axis) over the positions, or over a subset of them where they are many."""
+    rows = x.reshape(-1, x.shape[-1])
+    return np.asarray(rows[:: subsample_stride(len(rows), SUBSAMPLE // rows.shape[1])].mean(axis=0, dtype=np.float64))
+
+
+def _session(graph: Graph, values: Sequence[str]) -> Callable[[Feed], Feed]:
+    """A function from inputs to the arrays of ``values``, run by ONNX Runtime on every core."""
     if not values:
-        return lambda feed: []
+        return lambda feed: {}
     import onnxruntime
+
     from qcc.ir.to_onnx import to_onnx
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = os.cpu_count() or 1
     options.log_severity_level = 3
-    model = to_onnx(graph, outputs=list(values))
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    model = to_onnx(graph, values).SerializeToString()
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     wanted = {i.name for i in session.get_inputs()}
-    return lambda feed: session.run(list(values), {k: v for k, v in feed.items() if k in wanted})
-
-
-Feed = dict[str, NDArray[np.float32]]
+    return lambda feed: dict(zip(values, session.run(values, {k: feed[k] for k in wanted}), strict=True))
 
 
 def feeds(graph: Graph, samples: Samples) -> Iterator[Feed]:

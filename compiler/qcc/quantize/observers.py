@@ -48,7 +48,7 @@ class Summary:
         peak = max(-low, high)
         if peak > 0:
             self._widen(math.frexp(peak)[1] - int(math.log2(BINS)))
-        part = flat[:: subsample_stride(flat.size)]
+        part = flat[:: subsample_stride(flat.size, SUBSAMPLE)]
         index = np.floor(part * np.float32(2.0**-self.exponent)).astype(np.int64) + BINS
         self.counts += np.bincount(index, minlength=2 * BINS)
         self.counts[BINS] -= part.size - np.count_nonzero(part)
@@ -72,9 +72,9 @@ class Summary:
         return np.clip(centres, self.low, self.high), self.counts[index].astype(np.float64)
 
 
-def subsample_stride(size: int) -> int:
-    """The smallest stride that takes at most ``SUBSAMPLE`` elements and, coprime to ``size``, visits every channel."""
-    stride = max(1, -(-size // SUBSAMPLE))
+def subsample_stride(size: int, wanted: int) -> int:
+    """The smallest stride that takes at most ``wanted`` of ``size`` elements and, coprime to it, visits all channels."""
+    stride = -(-size // max(1, wanted))
     while math.gcd(stride, size) != 1:
         stride += 1
     return stride

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from qcc.lower import expressions
@@ -48,6 +49,36 @@ def dot() -> tuple[Any, Any]:
     b: Parameter = ("b", (16, 4), "int8")
     c: Parameter = ("c", (16,), "int32")
     return describe_dot(a, b, c), implement([a, b], c, body, update=True)
+
+
+@register_once
+def dot_lanes() -> tuple[Any, Any]:
+    """``c[i] += sum_k a[i, k] * b[i, k]``: four bytes of each channel against four weights of the same channel."""
+
+    def body(a: Any, b: Any, c: Any) -> None:
+        value = _dpbusd(
+            _lanes(c), T.reinterpret(a.vload([0, 0], dtype="uint8x64"), dtype="int8x64"), b.vload([0, 0], dtype="int8x64")
+        )
+        T.buffer_store(c, value, [T.ramp(T.int32(0), 1, LANES)])
+
+    a: Parameter = ("a", (16, 4), "uint8")
+    b: Parameter = ("b", (16, 4), "int8")
+    c: Parameter = ("c", (16,), "int32")
+    return describe_dot(a, b, c), implement([a, b], c, body, update=True)
+
+
+@register_once
+def interleave() -> tuple[Any, Any]:
+    """``d[n, k] = x[k, 0, n]``: 16 channels of four rows become 16 groups of four bytes."""
+    x: Parameter = ("x", (4, 1, 16), "uint8")
+    d: Parameter = ("d", (16, 4), "uint8")
+
+    def body(source: Any, out: Any) -> None:
+        rows = [source.vload([k, 0, 0], dtype="uint8x16") for k in range(4)]
+        order = [16 * k + n for n in range(16) for k in range(4)]
+        T.buffer_store(out, tirx.Shuffle(rows, order), [T.int32(0), T.ramp(T.int32(0), 1, 64)])
+
+    return describe([x], d, lambda n, k, source: source[k, 0, n]), implement([x], d, body, rows=True)
 
 
 @register_once

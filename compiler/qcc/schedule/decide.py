@@ -12,14 +12,3 @@ class Decide:
         """The value of decision ``name``, one of ``candidates``."""
         assert default in candidates, f"default {default} of '{name}' is not among {list(candidates)}"
         return default
-
-
-def divisors(n: int, at_most: int | None = None) -> list[int]:
-    """Divisors of ``n`` in ascending order, none above ``at_most``."""
-    limit = n if at_most is None else min(n, at_most)
-    return [d for d in range(1, limit + 1) if n % d == 0]
-
-
-def nearest_divisor(n: int, wanted: int) -> int:
-    """The largest divisor of ``n`` that is at most ``wanted`` (1 at least)."""
-    return max(d for d in divisors(n, max(1, wanted)))

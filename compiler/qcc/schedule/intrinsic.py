@@ -7,7 +7,7 @@ from functools import wraps
 from typing import Any
 
 import tvm_ffi
-from tvm import s_tir, te, tirx
+from tvm import s_tir, tirx
 from tvm.s_tir import TensorIntrin
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
@@ -28,12 +28,18 @@ def restride(func: Any, buffers: Sequence[Any]) -> Any:
 
 def describe(inputs: Sequence[Parameter], output: Parameter, value: Callable[..., Any]) -> Any:
     """Description of an intrinsic without reduction: ``output[v] = value(v, *tensors)``."""
-    tensors = [te.placeholder(shape, dtype, name=name) for name, shape, dtype in inputs]
-    out = te.compute(output[1], lambda *v: value(*v, *tensors), name=output[0])
-    func = restride(te.create_prim_func([*tensors, out]), [_buffer(p) for p in (*inputs, output)])
+    with IRBuilder() as builder:
+        with T.prim_func(s_tir=True):
+            T.func_name("desc")
+            buffers = [T.arg(p[0], _buffer(p, rows=False)) for p in (*inputs, output)]
+            with T.grid(*output[1]) as loops, T.sblock("out"):
+                extents = output[1]
+                v = [T.axis.spatial(e, i) for e, i in zip(extents, loops if len(extents) > 1 else [loops], strict=True)]
+                T.buffer_store(buffers[-1], value(*v, *buffers[:-1]), v)
+    func = builder.get()
     # The outer block must name the regions that blockize finds around the same statement.
     sch = s_tir.Schedule(func)
-    outer = sch.get(sch.blockize(sch.get_loops(sch.get_sblock(output[0]))[0]))
+    outer = sch.get(sch.blockize(sch.get_loops(sch.get_sblock("out"))[0]))
     root = func.body.block
     body = type(root)([], outer.reads, outer.writes, "root", root.body)
     return tirx.PrimFunc(func.params, type(func.body)([], True, body), func.ret_type, func.attrs)
@@ -57,17 +63,26 @@ def describe_dot(a: Parameter, b: Parameter, c: Parameter) -> Any:
     return builder.get()
 
 
-def _buffer(parameter: Parameter) -> Any:
+def _buffer(parameter: Parameter, rows: bool) -> Any:
+    """Dense, or with any distance between the slices of every axis but the last (for rank 3)."""
     name, shape, dtype = parameter
-    return tirx.decl_buffer(shape, dtype, name=name, offset_factor=1)
+    strides = None
+    if rows and len(shape) == 3:
+        strides = [*(tirx.Var(f"{name}_{i}", "int32") for i in range(len(shape) - 1)), 1]
+    return tirx.decl_buffer(shape, dtype, name=name, strides=strides, offset_factor=1)
 
 
-def implement(inputs: Sequence[Parameter], output: Parameter, body: Callable[..., None], update: bool = False) -> Any:
-    """Implementation of an intrinsic: ``body(*buffers)`` emits statements; with ``update`` the output is read too."""
+def implement(
+    inputs: Sequence[Parameter], output: Parameter, body: Callable[..., None], update: bool = False, rows: bool = False
+) -> Any:
+    """Implementation of an intrinsic: ``body(*buffers)`` emits statements.
+
+    With ``update`` the output is read too; with ``rows`` buffers of rank 3 are slices of a larger one, their rows apart.
+    """
     with IRBuilder() as builder:
         with T.prim_func(s_tir=True):
             T.func_name("impl")
-            buffers = [T.arg(name, T.Buffer(shape, dtype, offset_factor=1)) for name, shape, dtype in (*inputs, output)]
+            buffers = [T.arg(p[0], _buffer(p, rows)) for p in (*inputs, output)]
             with T.sblock("root"):
                 regions = [b[tuple(slice(0, e) for e in p[1])] for b, p in zip(buffers, (*inputs, output), strict=True)]
                 T.reads(*regions if update else regions[:-1])

@@ -11,22 +11,10 @@ from typing import Any
 
 from qcc.lower.kernel import Kernel
 from qcc.schedule import avx512
-from qcc.schedule.decide import Decide, divisors, nearest_divisor
+from qcc.schedule.decide import Decide
+from qcc.schedule.tiles import divisors, nearest_divisor, register_tile
 
 ACCUMULATORS = 28
-L1_BYTES = 32 * 1024
-
-
-def tile(pixels: int, blocks: int) -> tuple[int, int]:
-    """Default (rows, cols): the tile that moves the fewest operands per product, with enough sums to hide latency."""
-
-    def cost(rows: int, cols: int) -> float:
-        sums = rows * cols
-        loads = (rows + cols) / sums
-        return loads + max(0.0, 10 - sums) * 0.15
-
-    options = [(r, c) for r in divisors(pixels, ACCUMULATORS) for c in divisors(blocks, 8) if r * c <= ACCUMULATORS]
-    return min(options, key=lambda rc: cost(*rc))
 
 
 def conv_gemm(sch: Any, kernel: Kernel, decide: Decide) -> None:
@@ -34,7 +22,7 @@ def conv_gemm(sch: Any, kernel: Kernel, decide: Decide) -> None:
     acc, out = sch.get_sblock("acc"), sch.get_sblock("out")
     batch, height, width = kernel.param("outputs")
     blocks, taps_y, taps_x, groups, _, _ = kernel.view("w").shape
-    rows_default, cols_default = tile(width, blocks)
+    rows_default, cols_default = register_tile(width, blocks, ACCUMULATORS)
     rows = decide("rows", divisors(width, ACCUMULATORS), rows_default)
     cols = decide("cols", divisors(blocks, 8), cols_default)
     # A chunk of rows (of tiles, where the whole image is one row) is read once per block of channels: it should stay in
@@ -74,6 +62,38 @@ def conv_gemm(sch: Any, kernel: Kernel, decide: Decide) -> None:
     sch.unroll(xi)
 
 
+def conv_depthwise(sch: Any, kernel: Kernel, decide: Decide) -> None:
+    """Rows in parallel; a tile of ``pixels`` neighbouring outputs of 16 channels keeps its columns in registers."""
+    columns, acc, out = (sch.get_sblock(name) for name in ("columns", "acc", "out"))
+    _, _, width = kernel.param("outputs")
+    pixels = decide("pixels", divisors(width, 16), nearest_divisor(width, 8))
+    b, y, x, n = sch.get_loops(out)
+    xo, xi = sch.split(x, [None, pixels])
+    no, ni = sch.split(n, [None, avx512.LANES])
+    sch.reorder(b, y, xo, no, xi, ni)
+    sch.parallel(sch.fuse(b, y))
+    sch.compute_at(acc, no, preserve_unit_loops=True)
+    # Tensorized before it moves: a block whose tiles overlap could not be matched any more.
+    *_, channel, k = sch.get_loops(columns)
+    co, ci = sch.split(channel, [None, avx512.LANES])
+    sch.reorder(co, ci, k)
+    sch.tensorize(ci, avx512.interleave())
+    columns = sch.get_sblock("columns_o")
+    sch.compute_at(columns, no, preserve_unit_loops=True)
+    for loop in sch.get_loops(columns)[-4:]:
+        sch.unroll(loop)
+    pixel, channel, kx, g, _ = sch.get_loops(acc)[-5:]
+    sch.reorder(kx, g, pixel, channel)
+    init = sch.decompose_reduction(acc, kx)
+    sch.vectorize(sch.get_loops(init)[-1])
+    sch.unroll(sch.get_loops(init)[-2])
+    sch.tensorize(channel, avx512.dot_lanes())
+    for loop in (kx, g, pixel):
+        sch.unroll(loop)
+    sch.tensorize(ni, _epilogue(kernel))
+    sch.unroll(xi)
+
+
 def _epilogue(kernel: Kernel) -> str:
     residual = any(o.key == "residual" for o in kernel.operands)
     shift, channels, clamped, fraction = (kernel.param(k) for k in ("shift", "channels", "clamped", "fraction"))
@@ -88,4 +108,4 @@ def default(sch: Any, kernel: Kernel, decide: Decide) -> None:
             sch.parallel(loops[0])
 
 
-SCHEDULES: dict[str, Callable[[Any, Kernel, Decide], None]] = {"conv_gemm": conv_gemm}
+SCHEDULES: dict[str, Callable[[Any, Kernel, Decide], None]] = {"conv_gemm": conv_gemm, "conv_depthwise": conv_depthwise}

@@ -1,0 +1,101 @@
+"""A folder with a shared library, its header, the manifest and the integer program, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from qcc.data import data_folder
+from qcc.emit.entry import entry_source
+from qcc.emit.header import header_source
+from qcc.emit.manifest import manifest
+from qcc.emit.package import Package
+from qcc.errors import ArtifactError, ToolError
+from qcc.ir.text import save
+from qcc.target import Target
+
+MANIFEST = "manifest.json"
+VERSIONS = "{{ global: {0}_run; {0}_set_threads; {0}_set_hook; {0}_arena; local: *; }};\n"
+
+
+def emit_library(package: Package, folder: Path) -> None:
+    """Write ``lib<prefix>.so``, ``<prefix>.h``, ``<prefix>.c``, ``manifest.json`` and the program into ``folder``.
+
+    An earlier artifact there is replaced. Raises ArtifactError (the folder cannot be written, or holds something else)
+    and ToolError (no C compiler, or it failed).
+    """
+    check_output(folder)
+    with _replacing(folder) as new, tempfile.TemporaryDirectory(prefix="qcc-") as scratch:
+        work = Path(scratch)
+        (work / "weights.bin").write_bytes(package.weights.blob())
+        (work / "exports.map").write_text(VERSIONS.format(package.prefix))
+        (new / f"{package.prefix}.c").write_text(entry_source(package))
+        (new / f"{package.prefix}.h").write_text(header_source(package))
+        objects = dict.fromkeys(str(package.built[c.kernel.digest].object) for c in package.calls)
+        _link(package.target, [str(new / f"{package.prefix}.c"), *objects], work, new / f"lib{package.prefix}.so")
+        save(package.graph, new)
+        (new / MANIFEST).write_text(json.dumps(manifest(package), indent=1) + "\n")
+
+
+def check_output(folder: Path) -> None:
+    """Raise ArtifactError unless an artifact can be written as ``folder``; worth asking before a long compilation."""
+    hint = "choose another folder with -o"
+    if folder.exists():
+        if not folder.is_dir():
+            raise ArtifactError("the output exists and is not a folder", where=str(folder), hint=hint)
+        if any(folder.iterdir()) and not (folder / MANIFEST).is_file():
+            raise ArtifactError("the folder is not empty and holds no compiled model", where=str(folder), hint=hint)
+    parent = folder.absolute().parent
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise ArtifactError(f"the output cannot be written: no permission in {parent}", where=str(folder), hint=hint)
+
+
+@contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """A new folder that takes the place of ``folder`` when the block ends without an error."""
+    folder = folder.absolute()
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise ArtifactError(f"the output cannot be written: {error.strerror}", where=str(folder)) from error
+    new, old = staging / "new", staging / "old"
+    try:
+        new.mkdir()
+        yield new
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+    except OSError as error:
+        raise ArtifactError(f"the output cannot be written: {error.strerror}", where=str(folder),
+                            hint="is there space left?") from error
+    finally:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _link(target: Target, sources: list[str], work: Path, library: Path) -> None:
+    """Compile the entry and link it with the kernels; the working folder holds the weights."""
+    compiler = next((found for cc in target.link.cc if (found := shutil.which(cc))), None)
+    if compiler is None:
+        raise ToolError(f"no C compiler was found (tried {', '.join(target.link.cc)})",
+                        hint="install gcc or clang, or name yours under [link] cc in a target file")
+    runtime = data_folder("runtime")
+    threads = [str(runtime / "threads.c"), "-pthread"] if target.link.threads else []
+    command = [compiler, "-shared", "-fPIC", "-std=c99", "-Wall", "-Wextra", *target.link.flags,
+               "-I", str(runtime / "include"), *sources, *threads, "-o", str(library), "-Wl,--as-needed",
+               "-Wl,--version-script=exports.map", "-Wl,-z,noexecstack"]  # fmt: skip
+    done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        said = done.stderr.splitlines() or [f"exit code {done.returncode}"]
+        first = next((line for line in said if "error" in line.lower()), said[0])
+        raise ToolError(f"{compiler} failed: {first}", hint="check [link] flags of the target file, and free space")

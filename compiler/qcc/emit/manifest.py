@@ -1,0 +1,85 @@
+"""``manifest.json``: everything about an artifact that a tool may want to know, without running it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qcc.emit.package import Package
+from qcc.ir.graph import Node
+from qcc.lower.kernel import BufferArg
+from qcc.ops import OPS
+
+FORMAT = 1
+
+
+def manifest(package: Package) -> dict[str, Any]:
+    """JSON values; bytes, elements and step numbers are ints, shapes lists."""
+    from qcc import __version__
+
+    p = package
+    layers = [_layer(p, node) for node in p.graph.nodes]
+    edges: dict[str, list[dict[str, Any]]] = {"input": [], "output": []}
+    for kind, _, value, q in p.edges():
+        t = p.graph.types[value]
+        entry: dict[str, Any] = {"name": value, "shape": list(t.shape), "dtype": t.dtype}
+        edges[kind].append(entry | ({} if q is None else {"scale": q.step, "zero_point": q.zero_point}))
+    return {
+        "format": FORMAT,
+        "qcc": __version__,
+        "name": p.name,
+        "prefix": p.prefix,
+        "target": {"name": p.target.name, "arch": p.target.arch, "requires": p.target.requires},
+        "inputs": edges["input"],
+        "outputs": edges["output"],
+        "macs": sum(layer["macs"] for layer in layers),
+        "weight_bytes": p.weights.nbytes,
+        "arena": {
+            "bytes": p.arena_bytes,
+            "lower_bound": p.arena.lower_bound,
+            "buffers": [
+                {"name": b.name, "offset": p.arena.offsets[b.name], "bytes": b.nbytes, "first": b.first, "last": b.last}
+                for b in p.arena.blocks.values()
+            ],
+        },
+        "layers": layers,
+        "remarks": list(p.remarks),
+    }
+
+
+def _layer(p: Package, node: Node) -> dict[str, Any]:
+    types, out = p.graph.input_types(node), p.graph.types[node.output]
+    calls = p.calls_of[node.output]
+    weights = [arg for call in calls for arg in call.args if not isinstance(arg, BufferArg)]
+    return {
+        "name": node.output,
+        "op": node.op,
+        "source": node.source,
+        "shape": list(out.shape),
+        "dtype": out.dtype,
+        "macs": OPS[node.op].macs(node, types, out),
+        "weight_bytes": sum(w.nbytes for w in weights),
+        "kernels": [p.built[call.kernel.digest].symbol for call in calls],
+        "remarks": _remarks(p, node),
+        "place": _place(p, node.output),
+    }
+
+
+def _remarks(p: Package, node: Node) -> list[str]:
+    found = []
+    if p.layout.is_view(node.output):
+        found.append(f"view of {node.inputs['x']}")
+    elif not p.calls_of[node.output]:
+        found.append("already in place")
+    if node.output in p.layout.in_place:
+        found.append(f"over {p.layout.in_place[node.output]}")
+    found += [r.removeprefix(f"{node.output}: ") for r in p.remarks if r.startswith(f"{node.output}: ")]
+    return found
+
+
+def _place(p: Package, value: str) -> dict[str, Any] | None:
+    """Where a value can be found in the arena after its node ran; None if it is in the caller's memory."""
+    place = p.layout.places[value]
+    if p.layout.buffers[place.buffer].kind != "arena":
+        return None
+    return {"buffer": p.arena.offsets[place.buffer], "offset": place.offset, "strides": list(place.view.strides),
+            "dtype": place.view.dtype}  # fmt: skip

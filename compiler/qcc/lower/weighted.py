@@ -1,0 +1,224 @@
+"""conv2d and dense nodes → kernel calls: which kernel, its views of memory, and its constants in the packed order.
+
+Packing depends on the target's vectors: ``lanes`` output channels side by side, the reduction in groups of ``dot`` bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcc.ir.graph import Node
+from qcc.lower.kernel import BufferArg, Call, CallBuilder, LowerContext, View
+from qcc.numerics import INT32_MAX
+from qcc.schedule.tiles import split_pixels
+
+Placed = tuple[View, BufferArg]
+HIGH_WORD = 32
+"""With this shift the result is the high word of the product: no shift at all in vectors."""
+
+COLUMN = 4
+"""Rows of a column whose bytes lie side by side for a depthwise dot product."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """Geometry of a convolution over an already padded input."""
+
+    stride: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+
+
+def moved(place: Placed, index: tuple[int, ...], shape: tuple[int, ...]) -> Placed:
+    """The part of a place that starts at ``index`` and has ``shape``."""
+    view, arg = place
+    offset = arg.offset + sum(i * s for i, s in zip(index, view.strides, strict=True))
+    return View(shape, view.strides, view.dtype), BufferArg(arg.value, offset)
+
+
+def as_image(place: Placed) -> Placed | None:
+    """A place of any rank as [1, 1, pixels, channels], if strides allow."""
+    view, arg = place
+    *outer, channels = view.shape
+    step, expected = 0, 0
+    for extent, stride in zip(reversed(outer), reversed(view.strides[:-1]), strict=True):
+        if extent == 1:
+            continue
+        if step and stride != expected:
+            return None
+        step = step or stride
+        expected = stride * extent
+    pixels = int(np.prod(outer, dtype=np.int64))
+    step = step or channels
+    return View((1, 1, pixels, channels), (pixels * step, pixels * step, step, view.strides[-1]), view.dtype), arg
+
+
+def pad_to(array: NDArray[np.generic], axis: int, multiple: int) -> NDArray[np.generic]:
+    """Zeros appended along ``axis`` up to a multiple."""
+    missing = -array.shape[axis] % multiple
+    return np.pad(array, [(0, missing if i == axis else 0) for i in range(array.ndim)])
+
+
+def pack_gemm(w: NDArray[np.int8], lanes: int, dot: int) -> NDArray[np.int8]:
+    """[N, KY, KX, run] → [N / lanes, KY, KX, run / dot, lanes, dot], padded with zeros."""
+    w = pad_to(pad_to(w, 0, lanes), 3, dot)
+    n, ky, kx, run = w.shape
+    return np.ascontiguousarray(w.reshape(n // lanes, lanes, ky, kx, run // dot, dot).transpose(0, 2, 3, 4, 1, 5))
+
+
+def pack_depthwise(w: NDArray[np.int8], lanes: int, dot: int) -> NDArray[np.int8]:
+    """[N, KY, KX] → [N / lanes, KX, KY / dot, lanes, dot], padded with zeros."""
+    w = pad_to(pad_to(w, 0, lanes), 1, dot)
+    n, ky, kx = w.shape
+    return np.ascontiguousarray(w.reshape(n // lanes, lanes, ky // dot, dot, kx).transpose(0, 4, 2, 1, 3))
+
+
+def high_word(multiplier: NDArray[np.int32], shift: int) -> tuple[NDArray[np.int32], int]:
+    """The same requantization with shift 32 where the multipliers have room; exact, as both scale by a power of two."""
+    extra = HIGH_WORD - shift
+    if extra > 0 and int(multiplier.max(initial=0)) << extra <= INT32_MAX:
+        return (multiplier << extra).astype(np.int32), HIGH_WORD
+    return multiplier, shift
+
+
+class Epilogue:
+    """Constants and parameters of the epilogue of one node, cut to a range of channels on demand."""
+
+    def __init__(self, node: Node, ctx: LowerContext, w: NDArray[np.int8]) -> None:
+        """``w`` has the output channels first; sums over it move the input's stored zero point into the bias."""
+        a = node.attrs
+        self.offset = 128 if ctx.storage == "uint8" else 0
+        zero = ctx.type(node.inputs["x"]).zero_point + self.offset
+        sums = w.reshape(w.shape[0], -1).astype(np.int64).sum(axis=1)
+        self.bias = (ctx.constant(node.inputs["b"]).astype(np.int64) - zero * sums).astype(np.int32)
+        self.multiplier, self.shift = high_word(ctx.constant(node.inputs["multiplier"]), a["shift"])
+        low, high = a["clamp"]
+        self.clamped = (low, high) != (-128, 127)
+        self.q = np.array([a["zero_point"] + self.offset, low + self.offset, high + self.offset, 0, 0], np.int32)
+        self.fraction = 0
+        self.residual: Placed | None = None
+        if "residual" in node.inputs:
+            self.residual = ctx.place(node.inputs["residual"])
+            self.fraction = a["fraction"]
+            self.q[3:] = ctx.type(node.inputs["residual"]).zero_point + self.offset, a["residual_multiplier"]
+
+    def params(self, channels: int) -> dict[str, int | bool]:
+        """Static parameters."""
+        return {"channels": channels, "shift": self.shift, "fraction": self.fraction, "clamped": self.clamped}
+
+    def add_constants(self, call: CallBuilder, begin: int, end: int, lanes: int) -> None:
+        """Bias and multiplier of channels [begin, end), padded to whole vectors."""
+        call.const("bias", pad_to(self.bias[begin:end], 0, lanes))
+        call.const("multiplier", pad_to(self.multiplier[begin:end], 0, lanes))
+
+
+def vectors(place: Placed, channels: int) -> Placed:
+    """A place whose last extent is rounded up to ``channels``; lanes beyond the end are never stored."""
+    view, arg = place
+    return View((*view.shape[:-1], channels), view.strides, view.dtype), arg
+
+
+def gemm_calls(
+    node: Node, ctx: LowerContext, x: Placed, y: Placed, residual: Placed | None, w: NDArray[np.int8], window: Window,
+    epilogue: Epilogue, begin: int = 0,
+) -> list[Call]:
+    """Convolution of padded x [B, H, W, C] by w [N, KY, KX, C] into y [B, OH, OW, N], output channels from ``begin``."""
+    target = ctx.target
+    n, ky, kx, channels = w.shape
+    flat = [as_image(p) for p in (x, y, residual) if p is not None]
+    pointwise = (ky, kx) == (1, 1) and window.stride == (1, 1)
+    if pointwise and all(p is not None for p in flat):
+        x, y, *rest = (p for p in flat if p is not None)
+        residual = rest[0] if rest else None
+    pixel = x[0].strides[2]
+    joined = kx == 1 or (pixel == channels and window.dilation[1] == 1)
+    packed = pack_gemm(w.reshape(n, ky, 1, kx * channels) if joined else w, target.lanes, target.dot)
+    blocks, _, taps, groups = packed.shape[:4]
+    step, hop = window.stride[1] * pixel, window.dilation[1] * pixel
+    batch, height, width, _ = y[0].shape
+    calls = []
+    for first, last in split_pixels(width, blocks, target.accumulators):
+        count = last - first
+        extent = (count - 1) * step + (taps - 1) * hop + groups * target.dot
+        call = CallBuilder(
+            "conv_gemm", node.output, macs=batch * height * count * w.size,
+            params={"stride": window.stride[0], "dilation": window.dilation[0], "step": step, "hop": hop,
+                    "outputs": (batch, height, count), **epilogue.params(n)},
+        )  # fmt: skip
+        origin = BufferArg(x[1].value, x[1].offset + first * step)
+        call.read("x", (View((batch, x[0].shape[1], extent), (*x[0].strides[:2], 1), x[0].dtype), origin))
+        call.const("w", packed)
+        epilogue.add_constants(call, begin, begin + n, target.lanes)
+        part, index = (batch, height, count, n), (0, 0, first, 0)
+        if residual is not None:
+            call.read("residual", vectors(moved(residual, index, part), blocks * target.lanes))
+        call.const("q", epilogue.q)
+        call.write("y", vectors(moved(y, index, part), blocks * target.lanes))
+        calls.append(call.call())
+    return calls
+
+
+def depthwise_call(
+    node: Node, ctx: LowerContext, x: Placed, y: Placed, w: NDArray[np.int8], window: Window, epilogue: Epilogue
+) -> Call:
+    """Depthwise convolution of padded x [B, H, W, C] by w [C, KY, KX, 1] into y [B, OH, OW, C]."""
+    lanes = ctx.target.lanes
+    packed = pack_depthwise(w[..., 0], lanes, COLUMN)
+    (batch, height, width, _), n = y[0].shape, w.shape[0]
+    wide = packed.shape[0] * lanes
+    call = CallBuilder(
+        "conv_depthwise", node.output, macs=batch * height * width * w.size,
+        params={"stride": window.stride[1], "dilation": window.dilation[1], "outputs": (batch, height, width),
+                **epilogue.params(n)},
+    )  # fmt: skip
+    image, row, pixel, _ = x[0].strides
+    rows = View(
+        (batch, height, packed.shape[2] * COLUMN, x[0].shape[2], wide),
+        (image, window.stride[0] * row, window.dilation[0] * row, pixel, 1),
+        x[0].dtype,
+    )
+    call.read("x", (rows, x[1]))
+    call.const("w", packed)
+    epilogue.add_constants(call, 0, n, lanes)
+    if epilogue.residual is not None:
+        call.read("residual", vectors(epilogue.residual, wide))
+    call.const("q", epilogue.q)
+    call.write("y", vectors(y, wide))
+    return call.call()
+
+
+def convolution_calls(node: Node, ctx: LowerContext) -> list[Call]:
+    """Kernel calls of an integer conv2d node."""
+    a = node.attrs
+    w: NDArray[np.int8] = ctx.constant(node.inputs["w"])
+    x, y = ctx.window(node.inputs["x"], a["pad"]), ctx.place(node.output)
+    window = Window(a["stride"], a["dilation"])
+    epilogue = Epilogue(node, ctx, w)
+    groups, (n, _, _, depth) = a["groups"], w.shape
+    if groups == 1:
+        return gemm_calls(node, ctx, x, y, epilogue.residual, w, window, epilogue)
+    if depth == 1 and groups == n:
+        return [depthwise_call(node, ctx, x, y, w, window, epilogue)]
+    calls = []
+    each = n // groups
+    for g in range(groups):
+        part = moved(x, (0, 0, 0, g * depth), (*x[0].shape[:3], depth))
+        rows = y[0].shape[:3]
+        out = moved(y, (0, 0, 0, g * each), (*rows, each))
+        r = epilogue.residual and moved(epilogue.residual, (0, 0, 0, g * each), (*rows, each))
+        calls += gemm_calls(node, ctx, part, out, r, w[g * each : (g + 1) * each], window, epilogue, g * each)
+    return calls
+
+
+def dense_calls(node: Node, ctx: LowerContext) -> list[Call]:
+    """Kernel calls of an integer dense node: a 1x1 convolution whose pixels are the rows of x."""
+    w: NDArray[np.int8] = ctx.constant(node.inputs["w"])
+    epilogue = Epilogue(node, ctx, w)
+    x, y, residual = ctx.place(node.inputs["x"]), ctx.place(node.output), epilogue.residual
+    if len(y[0].shape) != 4:
+        images = [p and as_image(p) for p in (x, y, residual)]
+        assert images[0] and images[1], "a value that is not an image has evenly spaced rows"
+        x, y, residual = images[0], images[1], images[2]
+    return gemm_calls(node, ctx, x, y, residual, w[:, None, None, :], Window(), epilogue)

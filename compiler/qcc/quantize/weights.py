@@ -1,0 +1,51 @@
+"""Weights of the layers: their scales, and the mean error that rounding them leaves in the output."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from qcc import numerics
+from qcc.ir.graph import Graph, Node
+
+SMALLEST_MULTIPLIER = 2.0**-16
+"""``numerics.requant_multipliers`` keeps its shift, and its error bound, for multipliers from here."""
+
+
+def scales(weight: NDArray[np.float64], input_step: float, output_step: float) -> NDArray[np.float64]:
+    """Scale of each output channel (axis 0): ``max |w| / 127``, but not so small that nothing of the output shows it.
+
+    Below the floor one step of a weight moves the output by less than 2^-8 of its step whatever the input is; finer
+    weights would only make multipliers small and biases large. (Channels that training has switched off are like that.)
+    """
+    peak = np.abs(weight).reshape(len(weight), -1).max(axis=1, initial=0.0)
+    return np.asarray(np.maximum(peak / numerics.WEIGHT_MAX, SMALLEST_MULTIPLIER * output_step / input_step))
+
+
+def mean_shift(graph: Graph, node: Node, error: NDArray[np.float64], mean: ArrayLike) -> NDArray[np.float64]:
+    """Mean over samples and positions of what the weight error [O, …] adds to each output channel of a layer.
+
+    ``mean`` [C] is the mean of the input's channels. Subtracting the shift from the bias is bias correction (as in
+    Nagel et al., Data-Free Quantization, 2019, section 4.2). A tap counts as often as it meets the image, not padding.
+    """
+    means = np.asarray(mean, np.float64)
+    if node.op == "dense":
+        return np.asarray(error @ means)
+    groups, channels, kh, kw, depth = node.attrs["groups"], *error.shape
+    share = tap_shares(graph, node, (kh, kw))
+    per_tap = error.reshape(groups, channels // groups, kh, kw, depth)
+    return np.asarray(np.einsum("gokli,gi,k,l->go", per_tap, means.reshape(groups, depth), *share).reshape(channels))
+
+
+def tap_shares(graph: Graph, node: Node, kernel: Sequence[int]) -> list[NDArray[np.float64]]:
+    """For rows and columns, the share of outputs to which each tap contributes: ``[KH], [KW]``."""
+    before, after = graph.types[node.inputs["x"]].shape[1:3], graph.types[node.output].shape[1:3]
+    starts, ends = (after, before) if node.op == "conv2d" else (before, after)
+    shares = []
+    for axis in (0, 1):
+        start = np.arange(starts[axis]) * node.attrs["stride"][axis] - node.attrs["pad"][axis]
+        position = start[:, None] + np.arange(kernel[axis]) * node.attrs["dilation"][axis]
+        shares.append(((position >= 0) & (position < ends[axis])).sum(axis=0) / after[axis])
+    return shares

@@ -1,0 +1,42 @@
+"""Sizes of register tiles. No TVM here: describing a kernel's calls asks these questions too."""
+
+from __future__ import annotations
+
+
+def divisors(n: int, at_most: int | None = None) -> list[int]:
+    """Divisors of ``n`` in ascending order, none above ``at_most``."""
+    limit = n if at_most is None else min(n, at_most)
+    return [d for d in range(1, limit + 1) if n % d == 0]
+
+
+def nearest_divisor(n: int, wanted: int) -> int:
+    """The largest divisor of ``n`` that is at most ``wanted`` (1 at least)."""
+    return divisors(n, max(1, wanted))[-1]
+
+
+def register_tile(pixels: int, blocks: int, accumulators: int) -> tuple[int, int]:
+    """Default (rows, cols) of a GEMM tile: rows divides pixels, cols divides blocks, rows * cols <= accumulators.
+
+    The tile that loads the fewest vectors per product, with enough independent sums to hide a product's latency.
+    """
+    options = [(r, c) for r in divisors(pixels, accumulators) for c in divisors(blocks, 8) if r * c <= accumulators]
+    return min(options, key=lambda option: tile_cost(*option))
+
+
+def tile_cost(rows: int, cols: int) -> float:
+    """Vector loads per product, plus a penalty below ten sums."""
+    sums = rows * cols
+    return (rows + cols) / sums + max(0, 10 - sums) * 0.15
+
+
+def split_pixels(pixels: int, blocks: int, accumulators: int) -> list[tuple[int, int]]:
+    """Ranges [begin, end) of pixels to be computed by one kernel each: one, or a main part and a tail.
+
+    A width without a useful divisor (31, say) is cut where the main part has one.
+    """
+    whole = tile_cost(*register_tile(pixels, blocks, accumulators))
+    rows = min(accumulators, 14)
+    if pixels <= rows or whole <= 1.2:
+        return [(0, pixels)]
+    main = pixels - pixels % rows
+    return [(0, main), (main, pixels)] if main < pixels else [(0, pixels)]

@@ -1,0 +1,147 @@
+"""Target descriptions: ``targets/*.toml``, or a user's own file of the same form."""
+
+from __future__ import annotations
+
+import platform
+import tomllib
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from qcc.data import data_folder
+from qcc.errors import TargetError
+
+
+class _Table(BaseModel):
+    """A TOML table: unknown keys and values of another type are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class LlvmTarget(_Table):
+    """What TVM's LLVM back end is told: ``tvm.target.Target(dict(target.llvm))``."""
+
+    kind: Literal["llvm"]
+    mtriple: str
+    mcpu: str
+    mattr: list[str] = []
+
+
+class Link(_Table):
+    """How objects and the C entry become a library: the first program of ``cc`` that exists, called with ``flags``."""
+
+    cc: list[str] = Field(min_length=1)
+    flags: list[str] = []
+    threads: bool = False
+
+
+class Target(_Table):
+    """One kind of machine. Every target computes the same bytes; these fields say how."""
+
+    name: str = Field(min_length=1)
+    description: str
+    arch: str
+    """As ``platform.machine()`` says it."""
+    requires: list[str]
+    """CPU flags as in /proc/cpuinfo, all of which the machine must have."""
+    family: Literal["vnni", "avx2"]
+    """The module of schedules in ``qcc.schedule``."""
+    storage: Literal["uint8", "int8"]
+    """How int8 activations are kept in memory: as they are, or as q + 128."""
+    lanes: int = Field(ge=1, le=64)
+    """int32 elements of a vector."""
+    dot: int = Field(ge=1, le=64)
+    """Products that one instruction adds into an int32 lane."""
+    vector_bytes: int = Field(ge=1, le=256)
+    alignment: int = Field(ge=1, le=4096)
+    """Bytes to which buffers and packed weights are aligned."""
+    llvm: LlvmTarget
+    link: Link
+
+    @staticmethod
+    def load(name: str | Path) -> Target:
+        """A shipped target by name, ``host``, or a file by path (ends in ``.toml``). Raises TargetError."""
+        text = str(name)
+        if text == "host":
+            return host_target()
+        if text.endswith(".toml"):
+            return _read(Path(text))
+        path = data_folder("targets") / f"{text}.toml"
+        if text not in known_targets():
+            known = ", ".join(known_targets())
+            raise TargetError(f"unknown target '{text}'", hint=f"one of {known}, host, or the path of a .toml file")
+        return _read(path)
+
+    def codegen_key(self) -> dict[str, Any]:
+        """Everything that object code depends on, for the cache: JSON values."""
+        return self.model_dump(exclude={"name", "description", "arch", "requires", "link"})
+
+    def missing(self) -> list[str]:
+        """What this machine lacks to run code for the target."""
+        return missing_here(self.arch, self.requires)
+
+
+@cache
+def known_targets() -> tuple[str, ...]:
+    """Names of the shipped targets."""
+    return tuple(sorted(p.stem for p in data_folder("targets").glob("*.toml")))
+
+
+@cache
+def cpu_flags() -> frozenset[str]:
+    """CPU flags of this machine (empty where there is no /proc/cpuinfo)."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return frozenset()
+    flags = next((line.split(":", 1)[1] for line in lines if line.startswith(("flags", "Features"))), "")
+    return frozenset(flags.split())
+
+
+def missing_here(arch: str, requires: Iterable[str]) -> list[str]:
+    """Those of the required CPU flags that this machine does not have, or the architecture if it has another."""
+    if platform.machine() != arch:
+        return [f"architecture {arch}"]
+    return [flag for flag in requires if flag not in cpu_flags()]
+
+
+def host_target() -> Target:
+    """The shipped target with the most products per instruction among those that run here."""
+    fitting = [t for t in map(Target.load, known_targets()) if not t.missing()]
+    if not fitting:
+        raise TargetError(f"no shipped target runs on this machine ({platform.machine()})",
+                          hint="choose one with --target to compile for another machine: " + ", ".join(known_targets()))
+    return max(fitting, key=lambda t: (t.lanes * t.dot, t.name))
+
+
+def _read(path: Path) -> Target:
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise TargetError(f"cannot be read ({reason})", where=str(path), hint="give the path of a file") from error
+    except tomllib.TOMLDecodeError as error:
+        raise TargetError(f"not valid TOML: {error}", where=str(path), hint="see targets/*.toml") from error
+    try:
+        return Target.model_validate(table)
+    except ValidationError as error:
+        raise _explain(error, path) from error
+
+
+def _explain(error: ValidationError, path: Path) -> TargetError:
+    """The first wrong field: file, key, what is wrong, what is allowed."""
+    first = error.errors()[0]
+    *tables, key = [str(part) for part in first["loc"]]
+    where, dotted = str(path), ".".join([*tables, key])
+    if first["type"] == "extra_forbidden":
+        model: Any = Target
+        for table in tables:
+            model = model.model_fields[table].annotation
+        return TargetError(f"unknown key '{dotted}'", where=where, hint="known keys: " + ", ".join(model.model_fields))
+    if first["type"] == "missing":
+        return TargetError(f"key '{dotted}' is missing", where=where, hint="see targets/*.toml for an example")
+    rule = first["msg"].removeprefix("Input should be ")
+    return TargetError(f"key '{dotted}' has the wrong value {first['input']!r}", where=where, hint=f"allowed: {rule}")
