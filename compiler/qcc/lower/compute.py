@@ -70,25 +70,19 @@ def conv_depthwise(kernel: Kernel, t: Tensors) -> Any:
     """Depthwise convolution, multiplier 1; y [B, OH, OW, NP] with channels padded to whole vectors.
 
     x [B, OH, KY4, W, NP] is the input once per tap row: stride and dilation of rows lie in its strides, rows beyond the
-    kernel meet zero weights. w [NP / lanes, KX, KY4 / 4, lanes, 4]. ``columns`` holds the bytes of four rows of one column
-    side by side, as a dot product of fours wants them; neighbouring outputs share them.
+    kernel meet zero weights. w [NP / lanes, KX, KY4 / 4, lanes, 4].
     """
     x, w = t["x"], t["w"]
     stride, dilation = kernel.param("stride"), kernel.param("dilation")
-    blocks, taps_x, groups, lanes, dot = kernel.view("w").shape
+    blocks, taps_x, groups, lanes, column = kernel.view("w").shape
     batch, height, width = kernel.param("outputs")
-    columns = te.compute(
-        (batch, height, groups, kernel.view("x").shape[3], blocks * lanes, dot),
-        lambda b, i, g, j, n, k: x[b, i, g * dot + k, j, n],
-        name="columns",
-    )
     kx, g = te.reduce_axis((0, taps_x), "kx"), te.reduce_axis((0, groups), "g")
-    k = te.reduce_axis((0, dot), "k")
+    k = te.reduce_axis((0, column), "k")
     shape = (batch, height, width, blocks * lanes)
     acc = te.compute(
         shape,
         lambda b, i, j, n: te.sum(
-            columns[b, i, g, j * stride + kx * dilation, n, k].astype("int32")
+            x[b, i, g * column + k, j * stride + kx * dilation, n].astype("int32")
             * w[n // lanes, kx, g, n % lanes, k].astype("int32"),
             axis=[kx, g, k],
         ),

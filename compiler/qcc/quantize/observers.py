@@ -73,7 +73,7 @@ class Summary:
 
 
 def subsample_stride(size: int, wanted: int) -> int:
-    """The smallest stride that takes at most ``wanted`` of ``size`` elements and, coprime to it, visits all channels."""
+    """The smallest stride that takes at most ``wanted`` of ``size`` elements; coprime to it, it visits all channels."""
     stride = -(-size // max(1, wanted))
     while math.gcd(stride, size) != 1:
         stride += 1

@@ -11,7 +11,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from qcc.lower import expressions
-from qcc.schedule.intrinsic import Parameter, describe, describe_dot, implement, register_once
+from qcc.schedule.intrinsic import Parameter, describe, describe_block, implement, register_once
 
 LANES = 16
 
@@ -48,37 +48,55 @@ def dot() -> tuple[Any, Any]:
     a: Parameter = ("a", (4,), "uint8")
     b: Parameter = ("b", (16, 4), "int8")
     c: Parameter = ("c", (16,), "int32")
-    return describe_dot(a, b, c), implement([a, b], c, body, update=True)
+
+    def meaning(four: Any, weights: Any, sums: Any) -> None:
+        with T.grid(LANES, 4) as (i, k), T.sblock("update"):
+            i, k = T.axis.remap("SR", [i, k])
+            T.buffer_store(sums, sums[i] + T.Cast("int32", four[k]) * T.Cast("int32", weights[i, k]), [i])
+
+    return describe_block([a, b], c, meaning, update=True), implement([a, b], c, body, update=True)
 
 
 @register_once
-def dot_lanes() -> tuple[Any, Any]:
-    """``c[i] += sum_k a[i, k] * b[i, k]``: four bytes of each channel against four weights of the same channel."""
+def depthwise(pixels: int, stride: int, dilation: int, taps_x: int, groups: int) -> tuple[Any, Any]:
+    """A tile of a depthwise convolution: ``pixels`` neighbouring outputs of 16 channels, all taps added.
 
-    def body(a: Any, b: Any, c: Any) -> None:
-        value = _dpbusd(
-            _lanes(c), T.reinterpret(a.vload([0, 0], dtype="uint8x64"), dtype="int8x64"), b.vload([0, 0], dtype="int8x64")
-        )
-        T.buffer_store(c, value, [T.ramp(T.int32(0), 1, LANES)])
+    The bytes of four rows of a column are interleaved once (16 groups of four) and serve every output that the column
+    touches: one ``vpdpbusd`` per output, column and group of four rows.
+    """
+    columns = (pixels - 1) * stride + (taps_x - 1) * dilation + 1
+    x: Parameter = ("x", (4 * groups, columns, LANES), "uint8")
+    w: Parameter = ("w", (taps_x, groups, LANES, 4), "int8")
+    c: Parameter = ("c", (pixels, LANES), "int32")
 
-    a: Parameter = ("a", (16, 4), "uint8")
-    b: Parameter = ("b", (16, 4), "int8")
-    c: Parameter = ("c", (16,), "int32")
-    return describe_dot(a, b, c), implement([a, b], c, body, update=True)
+    def meaning(source: Any, weights: Any, sums: Any) -> None:
+        # Blockizing drops axes of extent 1 from the inner block and keeps their loops.
+        extents = (pixels, LANES, taps_x, groups, 4)
+        kept = [i for i, extent in enumerate(extents) if extent > 1]
+        with T.grid(*extents) as loops, T.sblock("update"):
+            axes = T.axis.remap("".join("SSRRR"[i] for i in kept), [loops[i] for i in kept])
+            p, n, kx, g, k = (axes[kept.index(i)] if i in kept else 0 for i in range(5))
+            product = T.Cast("int32", source[g * 4 + k, p * stride + kx * dilation, n]) * T.Cast(
+                "int32", weights[kx, g, n, k]
+            )
+            T.buffer_store(sums, sums[p, n] + product, [p, n])
 
+    order = [LANES * k + n for n in range(LANES) for k in range(4)]
 
-@register_once
-def interleave() -> tuple[Any, Any]:
-    """``d[n, k] = x[k, 0, n]``: 16 channels of four rows become 16 groups of four bytes."""
-    x: Parameter = ("x", (4, 1, 16), "uint8")
-    d: Parameter = ("d", (16, 4), "uint8")
+    def body(source: Any, weights: Any, sums: Any) -> None:
+        def column(g: int, j: int) -> Any:
+            rows = [source.vload([4 * g + k, j, 0], dtype="uint8x16") for k in range(4)]
+            return T.reinterpret(tirx.Shuffle(rows, order), dtype="int8x64")
 
-    def body(source: Any, out: Any) -> None:
-        rows = [source.vload([k, 0, 0], dtype="uint8x16") for k in range(4)]
-        order = [16 * k + n for n in range(16) for k in range(4)]
-        T.buffer_store(out, tirx.Shuffle(rows, order), [T.int32(0), T.ramp(T.int32(0), 1, 64)])
+        for p in range(pixels):
+            total = sums[p, T.ramp(T.int32(0), 1, LANES)]
+            for kx in range(taps_x):
+                for g in range(groups):
+                    taps = weights.vload([kx, g, 0, 0], dtype="int8x64")
+                    total = _dpbusd(total, column(g, p * stride + kx * dilation), taps)
+            T.buffer_store(sums, total, [T.int32(p), T.ramp(T.int32(0), 1, LANES)])
 
-    return describe([x], d, lambda n, k, source: source[k, 0, n]), implement([x], d, body, rows=True)
+    return describe_block([x, w], c, meaning, update=True), implement([x, w], c, body, update=True, rows=True)
 
 
 @register_once

@@ -45,21 +45,22 @@ def describe(inputs: Sequence[Parameter], output: Parameter, value: Callable[...
     return tirx.PrimFunc(func.params, type(func.body)([], True, body), func.ret_type, func.attrs)
 
 
-def describe_dot(a: Parameter, b: Parameter, c: Parameter) -> Any:
-    """Description of ``c[i] += sum_k int32(a[(i,) k]) * int32(b[i, k])``; ``a`` of rank 1 is shared by all i."""
-    lanes, depth = b[1]
+def describe_block(
+    inputs: Sequence[Parameter], output: Parameter, meaning: Callable[..., None], update: bool = False
+) -> Any:
+    """Description of an intrinsic over whole buffers: ``meaning(*buffers)`` builds the loops and their block.
+
+    With ``update`` the output is read too.
+    """
     with IRBuilder() as builder:
         with T.prim_func(s_tir=True):
             T.func_name("desc")
-            x, y, z = (T.arg(name, T.Buffer(shape, dtype, offset_factor=1)) for name, shape, dtype in (a, b, c))
+            buffers = [T.arg(p[0], _buffer(p, rows=False)) for p in (*inputs, output)]
             with T.sblock("root"):
-                shared = len(a[1]) == 1
-                T.reads(z[0:lanes], x[0:depth] if shared else x[0:lanes, 0:depth], y[0:lanes, 0:depth])
-                T.writes(z[0:lanes])
-                with T.serial(0, lanes) as i, T.serial(0, depth) as k, T.sblock("update"):
-                    vi, vk = T.axis.remap("SR", [i, k])
-                    left = x[vk] if shared else x[vi, vk]
-                    T.buffer_store(z, z[vi] + T.Cast("int32", left) * T.Cast("int32", y[vi, vk]), [vi])
+                whole = [b[tuple(slice(0, e) for e in p[1])] for b, p in zip(buffers, (*inputs, output), strict=True)]
+                T.reads(*(whole[-1:] if update else []), *whole[:-1])
+                T.writes(whole[-1])
+                meaning(*buffers)
     return builder.get()
 
 

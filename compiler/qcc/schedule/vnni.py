@@ -63,9 +63,10 @@ def conv_gemm(sch: Any, kernel: Kernel, decide: Decide) -> None:
 
 
 def conv_depthwise(sch: Any, kernel: Kernel, decide: Decide) -> None:
-    """Rows in parallel; a tile of ``pixels`` neighbouring outputs of 16 channels keeps its columns in registers."""
-    columns, acc, out = (sch.get_sblock(name) for name in ("columns", "acc", "out"))
-    _, _, width = kernel.param("outputs")
+    """Rows in parallel; a tile of ``pixels`` neighbouring outputs of 16 channels shares its columns in registers."""
+    acc, out = sch.get_sblock("acc"), sch.get_sblock("out")
+    _, taps_x, groups, _, _ = kernel.view("w").shape
+    width = kernel.param("outputs")[2]
     pixels = decide("pixels", divisors(width, 16), nearest_divisor(width, 8))
     b, y, x, n = sch.get_loops(out)
     xo, xi = sch.split(x, [None, pixels])
@@ -73,23 +74,14 @@ def conv_depthwise(sch: Any, kernel: Kernel, decide: Decide) -> None:
     sch.reorder(b, y, xo, no, xi, ni)
     sch.parallel(sch.fuse(b, y))
     sch.compute_at(acc, no, preserve_unit_loops=True)
-    # Tensorized before it moves: a block whose tiles overlap could not be matched any more.
-    *_, channel, k = sch.get_loops(columns)
-    co, ci = sch.split(channel, [None, avx512.LANES])
-    sch.reorder(co, ci, k)
-    sch.tensorize(ci, avx512.interleave())
-    columns = sch.get_sblock("columns_o")
-    sch.compute_at(columns, no, preserve_unit_loops=True)
-    for loop in sch.get_loops(columns)[-4:]:
-        sch.unroll(loop)
-    pixel, channel, kx, g, _ = sch.get_loops(acc)[-5:]
-    sch.reorder(kx, g, pixel, channel)
-    init = sch.decompose_reduction(acc, kx)
+    pixel = sch.get_loops(acc)[-5]
+    init = sch.decompose_reduction(acc, pixel)
     sch.vectorize(sch.get_loops(init)[-1])
     sch.unroll(sch.get_loops(init)[-2])
-    sch.tensorize(channel, avx512.dot_lanes())
-    for loop in (kx, g, pixel):
-        sch.unroll(loop)
+    sch.tensorize(
+        pixel,
+        avx512.depthwise(pixels, kernel.param("stride"), kernel.param("dilation"), taps_x, groups),
+    )
     sch.tensorize(ni, _epilogue(kernel))
     sch.unroll(xi)
 
