@@ -57,7 +57,7 @@ def test_host_is_the_best_that_runs(flags: set[str], expected: str, monkeypatch:
 
 def test_no_target_for_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "cpu_flags", frozenset)
-    with pytest.raises(TargetError, match=r"no shipped target runs on this machine \(.*\)\. Hint: choose one .*x86-avx2"):
+    with pytest.raises(TargetError, match=r"no shipped target runs on this machine \(.*\)\. Hint: .*x86-avx2"):
         Target.load("host")
 
 

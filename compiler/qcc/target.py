@@ -55,6 +55,8 @@ class Target(_Table):
     """int32 elements of a vector."""
     dot: int = Field(ge=1, le=64)
     """Products that one instruction adds into an int32 lane."""
+    accumulators: int = Field(ge=1, le=256)
+    """Vectors of sums that a register tile may hold: the registers, less those for operands."""
     vector_bytes: int = Field(ge=1, le=256)
     alignment: int = Field(ge=1, le=4096)
     """Bytes to which buffers and packed weights are aligned."""

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from integer_programs import Builder, random_inputs
 from naive_kernels import naive_package
-
 from qcc.emit.library import emit_library
 from qcc.ir.evaluate import run_integer
 from qcc.target import Target

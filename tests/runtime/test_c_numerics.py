@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,8 @@ SOURCE = """
 #define EACH for (int64_t i = 0; i < n; ++i)
 void requantize(int64_t n, const int32_t *a, const int32_t *m, const int32_t *s, int64_t *y)
 { EACH y[i] = qcc_requantize(a[i], m[i], s[i]); }
-void rounding_shift(int64_t n, const int64_t *v, const int32_t *s, int64_t *y) { EACH y[i] = qcc_rounding_shift(v[i], s[i]); }
+void rounding_shift(int64_t n, const int64_t *v, const int32_t *s, int64_t *y)
+{ EACH y[i] = qcc_rounding_shift(v[i], s[i]); }
 void clamp(int64_t n, const int64_t *v, const int32_t *low, const int32_t *high, int8_t *y)
 { EACH y[i] = qcc_clamp(v[i], low[i], high[i]); }
 void finish(int64_t n, const int32_t *a, int32_t m, int32_t s, int32_t z, int8_t *y)
@@ -29,8 +29,10 @@ void residual(int64_t n, const int32_t *a, const int32_t *r, int32_t m, int32_t 
 { EACH y[i] = qcc_finish_residual(a[i], m, s, r[i], rm, f, 5, -128, 127); }
 void add(int64_t n, const int32_t *a, const int32_t *b, int32_t ma, int32_t mb, int32_t s, int32_t z, int8_t *y)
 { EACH y[i] = qcc_add(a[i], ma, b[i], mb, s, z, -128, 127); }
-void quantize(int64_t n, const float *x, float inverse, int32_t z, int8_t *y) { EACH y[i] = qcc_quantize(x[i], inverse, z); }
-void dequantize(int64_t n, const int8_t *q, float scale, int32_t z, float *y) { EACH y[i] = qcc_dequantize(q[i], scale, z); }
+void quantize(int64_t n, const float *x, float inverse, int32_t z, int8_t *y)
+{ EACH y[i] = qcc_quantize(x[i], inverse, z); }
+void dequantize(int64_t n, const int8_t *q, float scale, int32_t z, float *y)
+{ EACH y[i] = qcc_dequantize(q[i], scale, z); }
 void softmax(int64_t n, int32_t row, const int8_t *q, const int32_t *t, int8_t *y)
 { EACH qcc_softmax(q + i * row, row, t, y + i * row); }
 void bilinear(int64_t n, const int8_t *q, const int32_t *r, const int32_t *c, int8_t *y)
@@ -45,7 +47,8 @@ def twin(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("twin")
     (folder / "twin.c").write_text(SOURCE)
     subprocess.run(["cc", "-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Werror", request.param, "-shared", "-fPIC",
-                    "-I", str(data_folder("runtime") / "include"), "twin.c", "-o", "twin.so"], cwd=folder, check=True)  # fmt: skip
+                    "-I", str(data_folder("runtime") / "include"), "twin.c", "-o", "twin.so"],
+                   check=True, cwd=folder)
     library = ctypes.CDLL(str(folder / "twin.so"))
 
     def call(name: str, n: int, *arguments: Any) -> None:
@@ -74,7 +77,8 @@ def test_requantize(twin: Twin, rng: np.random.Generator) -> None:
     safe = np.abs(a.astype(float) * m) + 2.0 ** (s - 1.0) < 2.0**63
     a, m, s = a[safe], m[safe], s[safe]
     more = [rng.integers(-(2**31), 2**31, 20000).astype(np.int32) for _ in range(2)]
-    a, m, s = (np.concatenate(p) for p in zip((a, m, s), (*more, rng.integers(1, 62, 20000).astype(np.int32)), strict=True))
+    more.append(rng.integers(1, 62, 20000).astype(np.int32))
+    a, m, s = (np.concatenate(p) for p in zip((a, m, s), more, strict=True))
     y = np.empty(a.size, np.int64)
     twin("requantize", a.size, a, m, s, y)
     expected = [(int(p) * int(q) + ((1 << int(r)) >> 1)) >> int(r) for p, q, r in zip(a, m, s, strict=True)]
@@ -130,7 +134,8 @@ def test_add(twin: Twin, sign: int) -> None:
 
 @pytest.mark.parametrize("q", [QParams(0.05, -3), QParams(1.0, 127), QParams(3.7e-5, -128), QParams(1e6, 0)])
 def test_edges(twin: Twin, rng: np.random.Generator, q: QParams) -> None:
-    steps = np.concatenate([np.arange(-300, 301) / 2, rng.uniform(-300, 300, 5000), [0.0, -0.0, 1e30, -1e30, np.inf, -np.inf]])
+    extremes = [0.0, -0.0, 1e30, -1e30, np.inf, -np.inf]
+    steps = np.concatenate([np.arange(-300, 301) / 2, rng.uniform(-300, 300, 5000), extremes])
     x = (steps * q.step).astype(np.float32)
     x = np.concatenate([x, np.nextafter(x, np.float32(np.inf)), np.nextafter(x, np.float32(-np.inf))])
     got = np.empty(x.size, np.int8)

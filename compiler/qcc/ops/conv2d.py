@@ -20,6 +20,7 @@ from qcc.ops.epilogue import (
 )
 
 if TYPE_CHECKING:
+    from qcc.lower.kernel import Call, LowerContext
     from qcc.quantize.convert import Converter
 
 
@@ -104,6 +105,12 @@ class Conv2d(Op):
     def quantize(self, node: Node, convert: Converter) -> None:
         """Weights per output channel (axis 0)."""
         quantize_weighted(node, convert, attrs={k: node.attrs[k] for k in ("stride", "pad", "dilation", "groups")})
+
+    def kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
+        """Implicit GEMM, or the depthwise kernel."""
+        from qcc.lower.weighted import convolution_calls
+
+        return convolution_calls(node, ctx)
 
     def macs(self, node: Node, types: Types, out: TensorType) -> int:
         """Outputs times weights per output."""

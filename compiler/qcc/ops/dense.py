@@ -20,6 +20,7 @@ from qcc.ops.epilogue import (
 )
 
 if TYPE_CHECKING:
+    from qcc.lower.kernel import Call, LowerContext
     from qcc.quantize.convert import Converter
 
 
@@ -57,6 +58,12 @@ class Dense(Op):
     def quantize(self, node: Node, convert: Converter) -> None:
         """Weights per output channel (axis 0)."""
         quantize_weighted(node, convert, attrs={})
+
+    def kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
+        """A GEMM whose pixels are the rows of x."""
+        from qcc.lower.weighted import dense_calls
+
+        return dense_calls(node, ctx)
 
     def macs(self, node: Node, types: Types, out: TensorType) -> int:
         """Outputs times K."""

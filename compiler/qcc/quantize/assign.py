@@ -149,20 +149,22 @@ def _clamped(node: Node, seen: Range) -> Range:
 
 
 def _narrow_before_saturation(graph: Graph, groups: Mapping[str, Group]) -> None:
-    """Leave out of the range of a value what all of its readers, pointwise functions, map to one output step.
+    """Leave out of a group's range what all of its readers, pointwise functions, map to one output step.
 
-    Hard-swish is 0 below -3, so a layer in front of it needs no steps there.
+    Hard-swish is 0 below -3, so a layer in front of it needs no steps there. Moving data commutes with that saturation;
+    interpolating it does not.
     """
-    users = graph.users()
+    users, seen = graph.users(), set[str]()
     for node in reversed(graph.nodes):
-        value = node.inputs.get("x", "")
-        group = groups.get(value)
-        if node.op != "pointwise" or group is None or len(group.members) > 1 or value in graph.outputs:
+        group = groups.get(node.inputs.get("x", ""))
+        if node.op != "pointwise" or group is None or group.fixed or set(group.members) & set(graph.outputs):
             continue
-        if users[value][0] is not node or any(user.op != "pointwise" for user in users[value]):
-            continue
-        wanted = [_moving_part(user, group, groups[user.output].qparams) for user in users[value]]
-        group.low, group.high = min(low for low, _ in wanted), max(high for _, high in wanted)
+        seen.add(node.output)
+        all_users = [user for member in group.members for user in users[member]]
+        readers = [user for user in all_users if groups.get(user.output) is not group]
+        if all(r.output in seen for r in readers) and not any(user.op == "resize_bilinear" for user in all_users):
+            wanted = [_moving_part(reader, group, groups[reader.output].qparams) for reader in readers]
+            group.low, group.high = min(low for low, _ in wanted), max(high for _, high in wanted)
 
 
 def _moving_part(node: Node, group: Group, out: QParams) -> Range:

@@ -1,9 +1,8 @@
-"""Kernels as plain C loops over ``qcc/numerics.h``, one translation unit for a program: a stand-in for code generation."""
+"""Kernels as plain C loops over ``qcc/numerics.h``, one file for a program: a stand-in for code generation."""
 
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +98,9 @@ class Naive:
         elif node.op in ("reshape", "transpose", "slice"):
             c.read("x", x)
             flat = f"({at(View(shape, tuple(int(np.prod(shape[d + 1:])) for d in range(len(shape))), ''), *index)})"
+            steps = [int(np.prod(x[0].shape[d + 1:])) for d in range(len(x[0].shape))]
             source = {
-                "reshape": lambda: [f"{flat} / {int(np.prod(x[0].shape[d + 1:]))} % {n}" for d, n in enumerate(x[0].shape)],
+                "reshape": lambda: [f"{flat} / {s} % {n}" for s, n in zip(steps, x[0].shape, strict=True)],
                 "transpose": lambda: [index[a["perm"].index(d)] for d in range(len(shape))],
                 "slice": lambda: [f"{i} * {s} + {b}" for i, s, b in zip(index, a["step"], a["begin"], strict=True)],
             }[node.op]()
@@ -130,7 +130,8 @@ class Naive:
                    f"{a['fraction']}, {end}")  # fmt: skip
         name = "qcc_finish_residual" if "residual" in inputs else "qcc_finish"
         return f"""int32_t acc = b[i3];
-            for (int32_t ky = 0; ky < {kh}; ++ky) for (int32_t kx = 0; kx < {kw}; ++kx) for (int32_t ci = 0; ci < {ci}; ++ci)
+            for (int32_t ky = 0; ky < {kh}; ++ky) for (int32_t kx = 0; kx < {kw}; ++kx)
+            for (int32_t ci = 0; ci < {ci}; ++ci)
                 acc += ({element} - ({zero})) * w[((i3 * {kh} + ky) * {kw} + kx) * {ci} + ci];
             STORE({name}(acc, multiplier[i3], {a["shift"]}, {end}));"""
 
@@ -170,7 +171,7 @@ class Naive:
                 self.finish(c, f"STORE({self.load('x', x[0], *(f'i{d}' for d in range(len(shape))))});")
 
 
-def naive_package(graph: Graph, target: Target, folder: Path, name: str = "net", remarks: Sequence[str] = ()) -> Package:
+def naive_package(graph: Graph, target: Target, folder: Path, name: str = "net") -> Package:
     """Everything the emitter wants, with an object compiled from C."""
     layout = plan_layout(graph, target)
     naive = Naive(layout)
@@ -180,4 +181,4 @@ def naive_package(graph: Graph, target: Target, folder: Path, name: str = "net",
     subprocess.run(["cc", "-std=c99", "-O1", "-ffp-contract=off", "-fPIC", "-c", str(source), "-o", str(made),
                     "-I", str(data_folder("runtime") / "include")], check=True)  # fmt: skip
     built = {digest: Built(b.symbol, made, b.extent) for digest, b in naive.built.items()}
-    return Package(name, graph, layout, plan_arena(layout), naive.calls, built, target, tuple(remarks))
+    return Package(name, graph, layout, plan_arena(layout), naive.calls, built, target)

@@ -1,0 +1,149 @@
+"""The command ``qcc``: arguments → API, results → text."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from qcc.errors import QccError
+
+FOLDER = click.argument("folder", type=click.Path(path_type=Path))
+INPUT_HELP = "A .npy or .npz file: one sample, or several along the first axis."
+
+
+class _Group(click.Group):
+    """Says what a user can mend in one line on stderr and exits with 1; anything else is a bug and keeps its trace."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except QccError as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(1)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="qcc")
+def main() -> None:
+    """Compiles a float neural network into one int8 program that computes the same bytes on every target."""
+
+
+@main.command("compile")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--target", default="host", show_default=True, help="A shipped target, 'host', or a .toml file.")
+@click.option("--calib", type=click.Path(path_type=Path), help="Samples: .npz, .npy, or a folder of those.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder to write  [default: build/<model>]")
+@click.option("--name", help="Name of the library and its functions  [default: the model file's]")
+@click.option("--io", type=click.Choice(["float", "int8"]), default="float", show_default=True,
+              help="What the compiled model takes and returns.")
+@click.option("--jobs", type=click.IntRange(1), help="Processes that compile kernels  [default: one for each core]")
+@click.option("--dump-ir", type=click.Path(path_type=Path), help="Folder for the graph after every stage.")
+@click.option("--stop-after", type=click.Choice(["import", "simplify", "quantize"]),
+              help="Print the graph after this stage, and compile nothing.")
+def compile_command(
+    model: Path, target: str, calib: Path | None, output: Path | None, name: str | None, io: Literal["float", "int8"],
+    jobs: int | None, dump_ir: Path | None, stop_after: str | None,
+) -> None:  # fmt: skip
+    """Compile an ONNX MODEL into a library, its header, and a manifest."""
+    from qcc import pipeline, report
+    from qcc.ir.text import show
+
+    if stop_after is not None:
+        found = pipeline.stages(model, calib=calib, name=name, io=io)
+        click.echo(show(next(graph for stage, graph in found if stage == stop_after)), nl=False)
+        return
+    folder = output or Path("build") / model.stem
+    made = pipeline.compile(model, target=target, calib=calib, out=folder, name=name, io=io, jobs=jobs, dump_ir=dump_ir)
+    report.summary(made.manifest, folder)
+
+
+@main.command()
+@FOLDER
+@click.option("--input", "source", type=click.Path(path_type=Path), required=True, help=INPUT_HELP)
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="The .npz file to write.")
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
+def run(folder: Path, source: Path, output: Path, threads: int) -> None:
+    """Run the compiled model in FOLDER on samples."""
+    import numpy as np
+
+    from qcc.errors import ArtifactError
+    from qcc.runtime import load
+    from qcc.samples import load_inputs, runs
+
+    model = load(folder)
+    model.set_threads(threads)
+    results = [model.run(sample) for sample in runs(load_inputs(source, list(model.inputs)), model.inputs)]
+    arrays: dict[str, Any] = {name: np.concatenate([np.atleast_1d(r[name]) for r in results]) for name in model.outputs}
+    try:
+        with output.open("wb") as file:
+            np.savez(file, **arrays)
+    except OSError as error:
+        raise ArtifactError(f"the output cannot be written ({error.strerror})", where=str(output)) from error
+    click.echo(f"{len(results)} inferences → {output}: " + ", ".join(model.outputs))
+
+
+@main.command()
+@FOLDER
+@click.option("--input", "source", type=click.Path(path_type=Path), help=INPUT_HELP + "  [default: random ones]")
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
+def verify(folder: Path, source: Path | None, threads: int) -> None:
+    """Compare the artifact in FOLDER with the integer reference, byte for byte."""
+    from qcc.runtime import load
+    from qcc.samples import load_inputs, runs
+    from qcc.verify import random_samples, verify_model
+
+    model = load(folder)
+    model.set_threads(threads)
+    samples = runs(load_inputs(source, list(model.inputs)), model.inputs) if source else random_samples(model)
+    difference = verify_model(model, samples)
+    if difference is not None:
+        click.echo(f"differs: {difference}")
+        sys.exit(1)
+    click.echo(f"byte-identical ({len(samples)} inferences)")
+
+
+@main.command()
+@FOLDER
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--seconds", type=click.FloatRange(0), default=1.0, show_default=True, help="Least time to measure.")
+@click.option("--layers", is_flag=True, help="The time of each layer as well.")
+def bench(folder: Path, threads: int, seconds: float, layers: bool) -> None:
+    """Measure the latency of the compiled model in FOLDER."""
+    from qcc import report
+    from qcc.runtime import load
+
+    model = load(folder)
+    used = model.set_threads(threads)
+    report.latency(model, used, model.measure(seconds))
+    if layers:
+        report.layer_times(model, model.measure_layers(seconds))
+
+
+@main.command()
+@FOLDER
+def inspect(folder: Path) -> None:
+    """Show the layers of the compiled model in FOLDER, its sizes, and its arena."""
+    from qcc import report
+    from qcc.runtime import read_manifest
+
+    manifest = read_manifest(folder)
+    report.layers(manifest)
+    report.arena(manifest)
+    report.summary(manifest, folder)
+
+
+@main.command()
+def targets() -> None:
+    """List the targets that ship with qcc."""
+    from qcc import report
+    from qcc.target import Target, host_target, known_targets
+
+    try:
+        host = host_target().name
+    except QccError:
+        host = ""
+    report.targets([Target.load(name) for name in known_targets()], host)

@@ -1,0 +1,209 @@
+"""The stages from a model to a compiled library, and their order: the only place that knows it.
+
+    import → simplify → calibrate → quantize → layout → lower → build → arena → emit
+
+The graph is verified after every stage that changes it. ``stages`` gives the graphs one by one (``--dump-ir``,
+``--stop-after``); ``compile`` runs them all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qcc.errors import CalibrationError, QccError
+from qcc.ir.graph import Graph
+from qcc.ir.text import show
+from qcc.ir.verify import verify
+from qcc.target import Target
+
+if TYPE_CHECKING:
+    from qcc.lower.build import Built
+    from qcc.lower.kernel import Call
+    from qcc.quantize.calibrate import Calibration
+    from qcc.quantize.convert import Io
+    from qcc.runtime import Model
+
+STAGES = ("import", "simplify", "quantize")
+"""Stages that give a graph, in order."""
+
+
+def compile(
+    model: Any, *, target: str | Path | Target = "host", calib: Any = None, out: str | Path | None = None,
+    name: str | None = None, io: Io = "float", method: str = "mse", jobs: int | None = None,
+    dump_ir: str | Path | None = None, progress: bool | None = None,
+) -> Model:
+    """Compile a float model into a library for ``target`` and load it.
+
+    ``model``: path or bytes of an ONNX file, an ``onnx.ModelProto``, a float ``Graph``, or an integer one (which needs no
+    ``calib``). ``calib``: samples (``quantize.calibrate.Samples``), or the path of a file or folder of them. ``out``: the
+    artifact's folder; without it the artifact lives as long as the returned model. ``io``: "float", or "int8" for inputs
+    and outputs in the model's own quantization. ``method``: how ranges are chosen (``quantize.observers.METHODS``).
+    ``jobs``: processes that build kernels. ``dump_ir``: a folder for the graph after each stage. ``progress``: bars on
+    stderr (None: where that is a terminal). Raises ``QccError``.
+    """
+    from qcc.emit.library import check_output
+
+    chosen = target if isinstance(target, Target) else Target.load(target)
+    if out is not None:
+        check_output(Path(out))
+    remarks: list[str] = []
+    graph = Graph("")
+    for stage, graph in stages(model, calib=calib, name=name, io=io, method=method, progress=progress, remarks=remarks):
+        if dump_ir is not None:
+            _dump(graph, stage, Path(dump_ir))
+    if out is not None:
+        return build(graph, chosen, Path(out), jobs=jobs, progress=progress, remarks=remarks)
+    folder = tempfile.mkdtemp(prefix="qcc-")
+    try:
+        made = build(graph, chosen, Path(folder) / graph.name, jobs=jobs, progress=progress, remarks=remarks)
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+    weakref.finalize(made, shutil.rmtree, folder)
+    return made
+
+
+def quantize(model: Any, *, calib: Any = None, name: str | None = None, io: Io = "float", method: str = "mse") -> Graph:
+    """The integer program of a model; parameters as for ``compile``. It is the same for every target."""
+    *_, (_, graph) = stages(model, calib=calib, name=name, io=io, method=method)
+    return graph
+
+
+def stages(
+    model: Any, *, calib: Any = None, name: str | None = None, io: Io = "float", method: str = "mse",
+    progress: bool | None = None, remarks: list[str] | None = None,
+) -> Iterator[tuple[str, Graph]]:
+    """The graph after each of ``STAGES``, verified; an integer graph is passed through."""
+    if isinstance(model, Graph) and any(t.dtype == "int8" for t in model.types.values()):
+        verify(model)
+        yield STAGES[-1], model
+        return
+    graph = _import(model, name)
+    verify(graph)
+    yield "import", graph
+
+    from qcc.passes import SIMPLIFY
+
+    for rewrite in SIMPLIFY:
+        graph = rewrite(graph)
+    verify(graph)
+    yield "simplify", graph
+
+    from qcc.quantize.assign import assign
+    from qcc.quantize.convert import convert
+
+    if calib is None:
+        raise CalibrationError("a float model needs calibration samples", hint="give some with --calib (or calib=…)")
+    measured = _calibrate(graph, calib, method, progress)
+    params, graph = assign(graph, measured.ranges, remarks)
+    graph = convert(graph, params, io, measured.means, remarks)
+    verify(graph)
+    yield "quantize", graph
+
+
+def build(
+    graph: Graph, target: Target, folder: Path, *, jobs: int | None = None, progress: bool | None = None,
+    remarks: list[str] | None = None,
+) -> Model:
+    """Lay out, lower, build and emit an integer program into ``folder``; load the result."""
+    from qcc.emit.library import emit_library
+    from qcc.emit.package import Package
+    from qcc.plan.arena import plan_arena
+    from qcc.plan.layout import plan_layout
+    from qcc.runtime import Model
+
+    layout = plan_layout(graph, target)
+    calls = lower(graph, layout)
+    built = _build(calls, target, jobs, progress)
+    package = Package(graph.name, graph, layout, plan_arena(layout), calls, built, target, tuple(remarks or ()))
+    emit_library(package, folder)
+    return Model(folder)
+
+
+def lower(graph: Graph, layout: Any) -> list[Call]:
+    """The kernel calls of an integer program, in order."""
+    from qcc.ops import OPS
+
+    return [call for node in graph.nodes for call in OPS[node.op].kernels(node, layout)]
+
+
+def _import(model: Any, name: str | None) -> Graph:
+    if isinstance(model, Graph):
+        return model
+    from qcc.frontend import onnx
+
+    graph = onnx.load(model, name)
+    graph.name = re.sub(r"\W+", "_", name or graph.name).strip("_") or "model"
+    return graph
+
+
+def _calibrate(graph: Graph, calib: Any, method: str, progress: bool | None) -> Calibration:
+    """Ranges from the samples, or from the cache when the same samples were seen with the same graph."""
+    from qcc.lower.build import cache_folder
+    from qcc.quantize.calibrate import Calibration, calibrate, fingerprint
+    from qcc.samples import load_samples
+
+    samples = load_samples(calib, graph.inputs) if isinstance(calib, str | Path) else calib
+    contents = fingerprint(samples)
+    if contents is None:
+        return calibrate(graph, samples, method, progress)
+    text = json.dumps([show(graph), contents, method, _sources("quantize")])
+    path = cache_folder() / "ranges" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
+    if path.exists():
+        found = json.loads(path.read_text())
+        ranges = {v: (low, high) for v, (low, high) in found["ranges"].items()}
+        return Calibration(ranges, {v: tuple(m) for v, m in found["means"].items()})
+    measured = calibrate(graph, samples, method, progress)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False) as file:
+        json.dump({"ranges": measured.ranges, "means": measured.means}, file)
+    Path(file.name).replace(path)
+    return measured
+
+
+def _sources(folder: str) -> str:
+    """Digest of a folder of this package: what it computed is stale once it changes."""
+    state = hashlib.sha256()
+    for source in sorted((Path(__file__).parent / folder).glob("*.py")):
+        state.update(source.read_bytes())
+    return state.hexdigest()
+
+
+def _build(calls: list[Call], target: Target, jobs: int | None, progress: bool | None) -> dict[str, Built]:
+    from qcc.lower.build import build_kernels
+
+    with _bar("build kernels", progress) as update:
+        return build_kernels([call.kernel for call in calls], target, jobs, update)
+
+
+@contextmanager
+def _bar(title: str, shown: bool | None) -> Iterator[Any]:
+    """A function (done, total) that moves a bar on stderr, or None where none is shown."""
+    import sys
+
+    if not (sys.stderr.isatty() if shown is None else shown):
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _dump(graph: Graph, stage: str, folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{STAGES.index(stage)}-{stage}.qir").write_text(show(graph))
+    except OSError as error:
+        raise QccError(f"the IR cannot be dumped: {error.strerror}", where=str(folder)) from error
