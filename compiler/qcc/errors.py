@@ -1,7 +1,7 @@
 """Errors a user can cause. Each says what happened, where, and what to do.
 
-The command line prints ``str(error)`` on one line (``UnsupportedError`` on one line per node) and exits with 1; anything
-that is not a ``QccError`` is a bug in qcc and keeps its traceback.
+The command line prints ``str(error)`` on one line (``UnsupportedError`` on one line per node) and exits with 1;
+anything that is not a ``QccError`` is a bug in qcc and keeps its traceback.
 """
 
 from __future__ import annotations

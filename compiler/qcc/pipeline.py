@@ -28,6 +28,7 @@ from qcc.target import Target
 if TYPE_CHECKING:
     from qcc.lower.build import Built
     from qcc.lower.kernel import Call
+    from qcc.plan.layout import Layout
     from qcc.quantize.calibrate import Calibration
     from qcc.quantize.convert import Io
     from qcc.runtime import Model
@@ -43,12 +44,12 @@ def compile(
 ) -> Model:
     """Compile a float model into a library for ``target`` and load it.
 
-    ``model``: path or bytes of an ONNX file, an ``onnx.ModelProto``, a float ``Graph``, or an integer one (which needs no
-    ``calib``). ``calib``: samples (``quantize.calibrate.Samples``), or the path of a file or folder of them. ``out``: the
-    artifact's folder; without it the artifact lives as long as the returned model. ``io``: "float", or "int8" for inputs
-    and outputs in the model's own quantization. ``method``: how ranges are chosen (``quantize.observers.METHODS``).
-    ``jobs``: processes that build kernels. ``dump_ir``: a folder for the graph after each stage. ``progress``: bars on
-    stderr (None: where that is a terminal). Raises ``QccError``.
+    ``model``: path or bytes of an ONNX file, an ``onnx.ModelProto``, a float ``Graph``, or an integer one (which needs
+    no ``calib``). ``calib``: samples (``quantize.calibrate.Samples``), or the path of a file or folder of them.
+    ``out``: the artifact's folder; without it the artifact lives as long as the returned model. ``io``: "float", or
+    "int8" for inputs and outputs in the model's own quantization. ``method``: how ranges are chosen
+    (``quantize.observers.METHODS``). ``jobs``: processes that build kernels. ``dump_ir``: a folder for the graph after
+    each stage. ``progress``: bars on stderr (None: where that is a terminal). Raises ``QccError``.
     """
     from qcc.emit.library import check_output
 
@@ -129,11 +130,12 @@ def build(
     return Model(folder)
 
 
-def lower(graph: Graph, layout: Any) -> list[Call]:
+def lower(graph: Graph, layout: Layout) -> list[Call]:
     """The kernel calls of an integer program, in order."""
     from qcc.ops import OPS
 
-    return [call for node in graph.nodes for call in OPS[node.op].kernels(node, layout)]
+    computed = [node for node in graph.nodes if not layout.is_view(node.output)]
+    return [call for node in computed for call in OPS[node.op].kernels(node, layout)]
 
 
 def _import(model: Any, name: str | None) -> Graph:

@@ -1,7 +1,7 @@
 """The one intermediate representation: a graph of single-output nodes in topological order.
 
-A value is a string; a node is known by the value it produces. The same graph holds a float model and, after quantization,
-the integer program: the types of the values tell which. Images are NHWC.
+A value is a string; a node is known by the value it produces. The same graph holds a float model and, after
+quantization, the integer program: the types of the values tell which. Images are NHWC.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class Node:
 class Graph:
     """Inputs and outputs are value names; ``types`` covers every value; ``constants`` are values with known contents.
 
-    Invariants (``ir.verify``): names are unique, nodes are in topological order, each node's output type equals what its op
-    infers, every name used is an input, a constant or an earlier node's output.
+    Invariants (``ir.verify``): names are unique, nodes are in topological order, each node's output type equals what
+    its op infers, every name used is an input, a constant or an earlier node's output.
     """
 
     name: str

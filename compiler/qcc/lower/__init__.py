@@ -1,0 +1,1 @@
+"""Integer nodes → kernel calls → TIR → object code."""

@@ -58,9 +58,10 @@ def _key(kernel: Kernel, target: Target) -> str:
 
 
 def build_kernels(
-    kernels: Iterable[Kernel], target: Target, jobs: int | None = None, progress: Callable[[int, int], None] | None = None
+    kernels: Iterable[Kernel], target: Target, jobs: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Built]:
-    """Objects of the distinct kernels by ``Kernel.digest``; what the cache does not hold is compiled by ``jobs`` processes.
+    """Objects of the distinct kernels by ``Kernel.digest``; ``jobs`` processes compile what the cache does not hold.
 
     ``progress(done, total)`` counts the kernels to be compiled.
     """
@@ -112,7 +113,8 @@ def lower(kernel: Kernel) -> Any:
     from qcc.lower.compute import COMPUTES
     from qcc.schedule.intrinsic import restride
 
-    tensors = {o.key: te.placeholder(o.view.shape, o.view.dtype, name=o.key) for o in kernel.operands if o.role != "out"}
+    inputs = [o for o in kernel.operands if o.role != "out"]
+    tensors = {o.key: te.placeholder(o.view.shape, o.view.dtype, name=o.key) for o in inputs}
     out = COMPUTES[kernel.compute](kernel, tensors)
     named = [tensors.get(o.key, out) for o in kernel.operands]
     func = te.create_prim_func(named)

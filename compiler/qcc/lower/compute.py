@@ -1,7 +1,7 @@
 """The meaning of each kernel in TE: what is computed, never how. Schedules transform these; without one they still run.
 
-A compute takes the kernel and its tensors by operand key (constants packed as ``lower.pack`` says) and returns the tensor
-that the ``out`` operand holds. Spatial padding is not visible here: it lies in the input's halo.
+A compute takes the kernel and its tensors by operand key (constants packed as ``lower.pack`` says) and returns the
+tensor that the ``out`` operand holds. Spatial padding is not visible here: it lies in the input's halo.
 """
 
 from __future__ import annotations

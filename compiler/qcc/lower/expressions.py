@@ -1,7 +1,7 @@
 """Scalar integer arithmetic as TIR expressions: the twins of ``numerics``, written once for computes and intrinsics.
 
-Activations are stored as they are (int8) or as q + 128 (uint8). A zero point, clamp limit or table index that is read here
-is in stored form, so the arithmetic does not depend on the storage.
+Activations are stored as they are (int8) or as q + 128 (uint8). A zero point, clamp limit or table index that is read
+here is in stored form, so the arithmetic does not depend on the storage.
 """
 
 from __future__ import annotations
@@ -43,9 +43,17 @@ def clamp(v: Expr, low: Expr, high: Expr) -> Expr:
     return tirx.Min(tirx.Max(v, low), high)
 
 
+def finish(acc: Expr, multiplier: Expr, shift: int, q: Any) -> Expr:
+    """Centred accumulator → stored activation as int32; ``q`` = [zero point, low, high, …]."""
+    return clamp(requantize(acc, multiplier, shift) + q[0], q[1], q[2])
+
+
 def epilogue(acc: Expr, multiplier: Expr, q: Any, shift: int, residual: Expr | None, fraction: int, storage: str,
              clamped: bool) -> Expr:
-    """Accumulator with bias → stored activation; ``q`` = [zero point, low, high, residual zero point, its multiplier]."""
+    """Accumulator with bias → stored activation.
+
+    ``q`` = [zero point, low, high, residual's zero point, residual's multiplier].
+    """
     v = requantize(acc, multiplier, shift)
     if residual is not None:
         v = rounding_shift(v + (residual.astype("int32") - q[3]) * q[4], fraction)

@@ -49,7 +49,8 @@ def dense_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Operand:
-    """One pointer parameter of a kernel: ``in`` reads a buffer, ``out`` writes one, ``const`` reads a packed constant."""
+    """One pointer parameter of a kernel: ``in`` reads a buffer, ``out`` writes one, ``const`` reads a packed
+    constant."""
 
     key: str
     role: Literal["in", "const", "out"]
@@ -109,8 +110,10 @@ class LowerContext(Protocol):
     """What an op may ask while it describes its kernels."""
 
     target: Target
-    storage: str
-    """dtype in which activations are stored: ``int8``, or ``uint8`` holding q + 128."""
+
+    @property
+    def storage(self) -> str:
+        """dtype in which activations are stored: ``int8``, or ``uint8`` holding q + 128."""
 
     def type(self, value: str) -> TensorType:
         """Type of a value of the integer program."""
@@ -123,6 +126,9 @@ class LowerContext(Protocol):
 
     def place(self, value: str) -> tuple[View, BufferArg]:
         """Where a value lies: its logical view and the pointer to its first element."""
+
+    def part(self, value: str, begin: tuple[int, ...], end: tuple[int, ...]) -> tuple[View, BufferArg]:
+        """Where the part [begin, end) of a value lies; a concat's input is there if this equals its ``place``."""
 
     def window(self, value: str, pad: tuple[int, int, int, int]) -> tuple[View, BufferArg]:
         """As ``place`` for an NHWC value, extended by (top, left, bottom, right) into the buffer's halo."""

@@ -45,5 +45,6 @@ def plain_function(func: Any, symbol: str, target: Any) -> tuple[Any, int]:
         declarations.append(tirx.DeclBuffer(buffer, data=pointer))
     plain = tirx.PrimFunc([*pointers, begin, end], tirx.SeqStmt([*declarations, body]))
     plain = plain.with_attrs({"global_symbol": symbol, "target": target, "tirx.noalias": True})
-    module = tvm.ir.transform.Sequential([*LOOPS_TO_VECTORS, tirx.transform.LowerIntrin()])(tvm.IRModule({symbol: plain}))
+    finish = tvm.ir.transform.Sequential([*LOOPS_TO_VECTORS, tirx.transform.LowerIntrin()])
+    module = finish(tvm.IRModule({symbol: plain}))
     return module[symbol], extents[0]

@@ -1,11 +1,13 @@
 """conv2d and dense nodes → kernel calls: which kernel, its views of memory, and its constants in the packed order.
 
-Packing depends on the target's vectors: ``lanes`` output channels side by side, the reduction in groups of ``dot`` bytes.
+Packing depends on the target's vectors: ``lanes`` output channels side by side, the reduction in groups of ``dot``
+bytes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,7 @@ from qcc.numerics import INT32_MAX
 from qcc.schedule.tiles import split_pixels
 
 Placed = tuple[View, BufferArg]
+Int = TypeVar("Int", np.int8, np.int32)
 HIGH_WORD = 32
 """With this shift the result is the high word of the product: no shift at all in vectors."""
 
@@ -55,7 +58,14 @@ def as_image(place: Placed) -> Placed | None:
     return View((1, 1, pixels, channels), (pixels * step, pixels * step, step, view.strides[-1]), view.dtype), arg
 
 
-def pad_to(array: NDArray[np.generic], axis: int, multiple: int) -> NDArray[np.generic]:
+def evenly(place: Placed) -> Placed:
+    """``as_image`` of a value that is no image: it has no halo, so its rows are evenly spaced."""
+    image = as_image(place)
+    assert image is not None, "rows of a value that is not an image"
+    return image
+
+
+def pad_to(array: NDArray[Int], axis: int, multiple: int) -> NDArray[Int]:
     """Zeros appended along ``axis`` up to a multiple."""
     missing = -array.shape[axis] % multiple
     return np.pad(array, [(0, missing if i == axis else 0) for i in range(array.ndim)])
@@ -124,7 +134,7 @@ def gemm_calls(
     node: Node, ctx: LowerContext, x: Placed, y: Placed, residual: Placed | None, w: NDArray[np.int8], window: Window,
     epilogue: Epilogue, begin: int = 0,
 ) -> list[Call]:
-    """Convolution of padded x [B, H, W, C] by w [N, KY, KX, C] into y [B, OH, OW, N], output channels from ``begin``."""
+    """Convolution of padded x [B, H, W, C] by w [N, KY, KX, C] into y [B, OH, OW, N], the channels from ``begin``."""
     target = ctx.target
     n, ky, kx, channels = w.shape
     flat = [as_image(p) for p in (x, y, residual) if p is not None]
@@ -218,7 +228,5 @@ def dense_calls(node: Node, ctx: LowerContext) -> list[Call]:
     epilogue = Epilogue(node, ctx, w)
     x, y, residual = ctx.place(node.inputs["x"]), ctx.place(node.output), epilogue.residual
     if len(y[0].shape) != 4:
-        images = [p and as_image(p) for p in (x, y, residual)]
-        assert images[0] and images[1], "a value that is not an image has evenly spaced rows"
-        x, y, residual = images[0], images[1], images[2]
+        x, y, residual = evenly(x), evenly(y), residual and evenly(residual)
     return gemm_calls(node, ctx, x, y, residual, w[:, None, None, :], Window(), epilogue)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def schedule(sch: Any, kernel: Kernel, target: Target) -> None:
-    """Apply the target family's schedule for ``kernel.compute`` to ``sch``, or the family's default for simple loops."""
+    """Apply the target family's schedule for ``kernel.compute`` to ``sch``, or its default for simple loops."""
     from qcc.schedule.decide import Decide
 
     family = import_module(f"qcc.schedule.{target.family}")

@@ -103,8 +103,8 @@ def depthwise(pixels: int, stride: int, dilation: int, taps_x: int, groups: int)
 def requantize(shift: int, channels: int, clamped: bool, residual: bool, fraction: int) -> tuple[Any, Any]:
     """The epilogue of 16 channels; lanes beyond ``channels`` (a last, partial block) are not stored.
 
-    Even and odd lanes are multiplied apart (``vpmuldq``). Rounding, zero points and the zero point of the residual are one
-    64-bit addend.
+    Even and odd lanes are multiplied apart (``vpmuldq``). Rounding, zero points and the zero point of the residual are
+    one 64-bit addend.
     """
     inputs: list[Parameter] = [("c", (16,), "int32"), ("bias", (16,), "int32"), ("mult", (16,), "int32")]
     if residual:

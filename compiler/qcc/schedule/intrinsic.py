@@ -1,4 +1,5 @@
-"""Registering tensor intrinsics: the meaning comes from the same expressions as the computes, the body from a builder."""
+"""Registering tensor intrinsics: the meaning comes from the same expressions as the computes, the body from a
+builder."""
 
 from __future__ import annotations
 
@@ -28,14 +29,13 @@ def restride(func: Any, buffers: Sequence[Any]) -> Any:
 
 def describe(inputs: Sequence[Parameter], output: Parameter, value: Callable[..., Any]) -> Any:
     """Description of an intrinsic without reduction: ``output[v] = value(v, *tensors)``."""
-    with IRBuilder() as builder:
-        with T.prim_func(s_tir=True):
-            T.func_name("desc")
-            buffers = [T.arg(p[0], _buffer(p, rows=False)) for p in (*inputs, output)]
-            with T.grid(*output[1]) as loops, T.sblock("out"):
-                extents = output[1]
-                v = [T.axis.spatial(e, i) for e, i in zip(extents, loops if len(extents) > 1 else [loops], strict=True)]
-                T.buffer_store(buffers[-1], value(*v, *buffers[:-1]), v)
+    with IRBuilder() as builder, T.prim_func(s_tir=True):
+        T.func_name("desc")
+        buffers = [T.arg(p[0], _buffer(p, rows=False)) for p in (*inputs, output)]
+        with T.grid(*output[1]) as loops, T.sblock("out"):
+            extents = output[1]
+            v = [T.axis.spatial(e, i) for e, i in zip(extents, loops if len(extents) > 1 else [loops], strict=True)]
+            T.buffer_store(buffers[-1], value(*v, *buffers[:-1]), v)
     func = builder.get()
     # The outer block must name the regions that blockize finds around the same statement.
     sch = s_tir.Schedule(func)
@@ -52,15 +52,14 @@ def describe_block(
 
     With ``update`` the output is read too.
     """
-    with IRBuilder() as builder:
-        with T.prim_func(s_tir=True):
-            T.func_name("desc")
-            buffers = [T.arg(p[0], _buffer(p, rows=False)) for p in (*inputs, output)]
-            with T.sblock("root"):
-                whole = [b[tuple(slice(0, e) for e in p[1])] for b, p in zip(buffers, (*inputs, output), strict=True)]
-                T.reads(*(whole[-1:] if update else []), *whole[:-1])
-                T.writes(whole[-1])
-                meaning(*buffers)
+    with IRBuilder() as builder, T.prim_func(s_tir=True):
+        T.func_name("desc")
+        buffers = [T.arg(p[0], _buffer(p, rows=False)) for p in (*inputs, output)]
+        with T.sblock("root"):
+            whole = [b[tuple(slice(0, e) for e in p[1])] for b, p in zip(buffers, (*inputs, output), strict=True)]
+            T.reads(*(whole[-1:] if update else []), *whole[:-1])
+            T.writes(whole[-1])
+            meaning(*buffers)
     return builder.get()
 
 
@@ -78,22 +77,23 @@ def implement(
 ) -> Any:
     """Implementation of an intrinsic: ``body(*buffers)`` emits statements.
 
-    With ``update`` the output is read too; with ``rows`` buffers of rank 3 are slices of a larger one, their rows apart.
+    With ``update`` the output is read too; with ``rows`` buffers of rank 3 are slices of a larger one, their rows
+    apart.
     """
-    with IRBuilder() as builder:
-        with T.prim_func(s_tir=True):
-            T.func_name("impl")
-            buffers = [T.arg(p[0], _buffer(p, rows)) for p in (*inputs, output)]
-            with T.sblock("root"):
-                regions = [b[tuple(slice(0, e) for e in p[1])] for b, p in zip(buffers, (*inputs, output), strict=True)]
-                T.reads(*regions if update else regions[:-1])
-                T.writes(regions[-1])
-                body(*buffers)
+    with IRBuilder() as builder, T.prim_func(s_tir=True):
+        T.func_name("impl")
+        buffers = [T.arg(p[0], _buffer(p, rows)) for p in (*inputs, output)]
+        with T.sblock("root"):
+            regions = [b[tuple(slice(0, e) for e in p[1])] for b, p in zip(buffers, (*inputs, output), strict=True)]
+            T.reads(*regions if update else regions[:-1])
+            T.writes(regions[-1])
+            body(*buffers)
     return builder.get()
 
 
 def register_once(make: Callable[..., tuple[Any, Any]]) -> Callable[..., str]:
-    """Decorator: ``make(*key)`` returns (description, implementation); the wrapper registers them and returns the name."""
+    """Decorator: ``make(*key)`` returns (description, implementation); the wrapper registers them and returns the
+    name."""
 
     @wraps(make)
     def name_of(*key: Any) -> str:

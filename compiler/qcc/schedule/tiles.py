@@ -17,8 +17,8 @@ def nearest_divisor(n: int, wanted: int) -> int:
 def register_tile(pixels: int, blocks: int, accumulators: int) -> tuple[int, int]:
     """Default (rows, cols) of a GEMM tile: rows divides pixels, cols divides blocks, and all of it stays in registers.
 
-    ``cols`` vectors of weights are live beside the sums, two more than ``accumulators`` counts do fit. The tile that loads
-    the fewest vectors per product wins, with enough independent sums to hide a product's latency.
+    ``cols`` vectors of weights are live beside the sums, two more than ``accumulators`` counts do fit. The tile that
+    loads the fewest vectors per product wins, with enough independent sums to hide a product's latency.
     """
     rows, columns = divisors(pixels, accumulators), divisors(blocks, 8)
     options = [(r, c) for r in rows for c in columns if r * c + max(c, 2) <= accumulators + 2]

@@ -1,7 +1,7 @@
 """Schedules for x86 with AVX-512 VNNI.
 
-Register tile: ``rows`` pixels x ``cols`` vectors of 16 channels, at most 28 accumulators of the 32 registers. A step of the
-reduction broadcasts four bytes of each pixel and loads ``cols`` vectors of weights.
+Register tile: ``rows`` pixels x ``cols`` vectors of 16 channels, at most 28 accumulators of the 32 registers. A step of
+the reduction broadcasts four bytes of each pixel and loads ``cols`` vectors of weights.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ACCUMULATORS = 28
 def conv_gemm(sch: Any, kernel: Kernel, decide: Decide) -> None:
     """Tiles of pixels x channels; the parallel loop runs over (chunk of tiles, block of channels)."""
     acc, out = sch.get_sblock("acc"), sch.get_sblock("out")
-    batch, height, width = kernel.param("outputs")
+    _, height, width = kernel.param("outputs")
     blocks, taps_y, taps_x, groups, _, _ = kernel.view("w").shape
     rows_default, cols_default = register_tile(width, blocks, ACCUMULATORS)
     rows = decide("rows", divisors(width, ACCUMULATORS), rows_default)
