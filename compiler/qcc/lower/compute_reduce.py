@@ -31,7 +31,8 @@ def reduce_sum(kernel: Kernel, t: Tensors) -> Any:
 @compute
 def reduce_max(kernel: Kernel, t: Tensors) -> Any:
     """Maximum."""
-    return _over(kernel.view("x").shape, len(kernel.view("y").shape), te.max, lambda i: t["x"][i], "out")
+    acc = _over(kernel.view("x").shape, len(kernel.view("y").shape), te.max, lambda i: t["x"][i], "acc")
+    return each(kernel, lambda i: acc[i])
 
 
 @compute
@@ -40,9 +41,9 @@ def argmax(kernel: Kernel, t: Tensors) -> Any:
     x, shape = t["x"], kernel.view("x").shape
     kept = len(shape) - 1
     top = _over(shape, kept, te.max, lambda i: x[i], "top")
-    return _over(
-        shape, kept, te.min, lambda i: tirx.Select(x[i] == top[i[:-1]], i[-1], expressions.i32(shape[-1])), "out"
-    )
+    end = expressions.i32(shape[-1])
+    acc = _over(shape, kept, te.min, lambda i: tirx.Select(x[i] == top[i[:-1]], i[-1], end), "acc")
+    return each(kernel, lambda i: acc[i])
 
 
 @compute

@@ -20,7 +20,7 @@ def _taps(kernel: Kernel) -> tuple[Any, Any]:
 
 @compute
 def max_pool(kernel: Kernel, t: Tensors) -> Any:
-    """Maximum of a window that starts ``start`` before the image; a tap beyond the image is moved to the nearest inside."""
+    """Maximum of a window that starts ``start`` before the image; taps beyond the image move to the nearest inside."""
     strides, dilations, start = (kernel.param(k) for k in ("stride", "dilation", "start"))
     image = kernel.view("x").shape[1:3]
     ky, kx = _taps(kernel)
@@ -35,11 +35,12 @@ def max_pool(kernel: Kernel, t: Tensors) -> Any:
             k = tirx.Min(k, tirx.indexdiv(image[axis] - 1 - first, dilation))
         return first + k * dilation
 
-    return te.compute(
+    acc = te.compute(
         kernel.view("y").shape,
         lambda b, i, j, c: te.max(t["x"][b, inside(0, i, ky), inside(1, j, kx), c], axis=[ky, kx]),
-        name="out",
+        name="acc",
     )
+    return each(kernel, lambda i: acc[i])
 
 
 @compute

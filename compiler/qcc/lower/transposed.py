@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,15 +10,15 @@ from numpy.typing import NDArray
 
 from qcc.ir.graph import Node
 from qcc.lower.kernel import BufferArg, Call, LowerContext, View
-from qcc.lower.weighted import Epilogue, Placed, Window, grouped_calls, table_calls
-from qcc.plan.layout import window_pads
+from qcc.lower.views import Placed
+from qcc.lower.weighted import Epilogue, Window, grouped_calls, moved, table_calls
 
 
 @dataclass(frozen=True)
 class Phase:
     """Outputs ``first``, ``first + stride``, … (``count`` of them) along one axis.
 
-    Output number i reads inputs ``start + i``, ``start + i + dilation``, … for ``taps``, the last tap of the kernel first.
+    Output number i meets ``taps[t]`` with input ``start + i + t * dilation``; the kernel's last tap comes first.
     """
 
     first: int
@@ -28,44 +27,65 @@ class Phase:
     taps: tuple[int, ...]
     dilation: int
 
+    @property
+    def extent(self) -> int:
+        """Inputs that the outputs reach over."""
+        return self.count + (max(len(self.taps), 1) - 1) * self.dilation
 
-def phases(out: int, taps: int, stride: int, dilation: int, pad: int) -> Iterator[Phase]:
-    """Every output of an axis, by phase: input ``(y + pad - k * dilation) / stride`` meets tap k where that is whole."""
+
+def phases(out: int, taps: int, stride: int, dilation: int, pad: int) -> list[Phase]:
+    """Every output of an axis, by phase.
+
+    Output y meets tap k with input ``(y + pad - k * dilation) / stride``, if that is whole.
+    """
     step = dilation // math.gcd(stride, dilation)
+    found = []
     for first in range(min(stride, out)):
-        meets = [k for k in range(taps) if (first + pad - k * dilation) % stride == 0]
-        reversed_taps = tuple(reversed(meets))
-        start = (first + pad - reversed_taps[0] * dilation) // stride if meets else 0
-        yield Phase(first, -(-(out - first) // stride), start, reversed_taps, step)
-
-
-def _every(place: Placed, rows: Phase, columns: Phase, stride: tuple[int, int]) -> Placed:
-    """The outputs of a phase."""
-    view, arg = place
-    n, _, _, c = view.shape
-    batch, row, column, channel = view.strides
-    offset = arg.offset + rows.first * row + columns.first * column
-    strides = (batch, row * stride[0], column * stride[1], channel)
-    return View((n, rows.count, columns.count, c), strides, view.dtype), BufferArg(arg.value, offset)
+        meets = tuple(k for k in reversed(range(taps)) if (first + pad - k * dilation) % stride == 0)
+        start = (first + pad - meets[0] * dilation) // stride if meets else 0
+        found.append(Phase(first, -(-(out - first) // stride), start, meets, step))
+    return found
 
 
 def transposed_calls(node: Node, ctx: LowerContext) -> list[Call]:
-    """Kernel calls of an integer conv_transpose2d node: a convolution for each phase of rows and columns."""
+    """Kernel calls of an integer conv_transpose2d node: a convolution for each phase of rows and of columns.
+
+    Outputs that meet no tap get a 1x1 convolution with zero weights: their bytes come from bias and residual alone.
+    """
     a = node.attrs
     w: NDArray[np.int8] = ctx.constant(node.inputs["w"])
-    stride, dilation = tuple(a["stride"]), tuple(a["dilation"])
-    halo = dict(window_pads(ctx.graph, node))[node.inputs["x"]]
-    x, y = ctx.window(node.inputs["x"], halo), ctx.place(node.output)
+    y, size = ctx.place(node.output), ctx.type(node.inputs["x"]).shape
+    down, across = (
+        phases(y[0].shape[1 + i], w.shape[1 + i], a["stride"][i], a["dilation"][i], a["pad"][i]) for i in (0, 1)
+    )
+    top, left = (max(0, *(-p.start for p in axis)) for axis in (down, across))
+    bottom, right = (
+        max(0, *(p.start + p.extent - extent for p in axis if p.taps))
+        for axis, extent in ((down, size[1]), (across, size[2]))
+    )
+    x = ctx.window(node.inputs["x"], (top, left, bottom, right))
     calls = []
-    axes = [list(phases(y[0].shape[i + 1], w.shape[i + 1], stride[i], dilation[i], a["pad"][i])) for i in (0, 1)]
-    for rows in axes[0]:
-        for columns in axes[1]:
-            taps = w[:, list(rows.taps)][:, :, list(columns.taps)]
-            window = Window((1, 1), (rows.dilation, columns.dilation))
-            if not taps.size:
-                taps = np.zeros((w.shape[0], 1, 1, w.shape[3]), np.int8)
-            epilogue = Epilogue(node, ctx, taps)
+    for rows in down:
+        for columns in across:
+            part = w[:, list(rows.taps)][:, :, list(columns.taps)]
+            if not part.size:
+                part = np.zeros((w.shape[0], 1, 1, w.shape[3]), np.int8)
+            epilogue = Epilogue(node, ctx, part)
             if epilogue.residual is not None:
-                epilogue.residual = _every(epilogue.residual, rows, columns, stride)
-            calls += grouped_calls(node, ctx, x, _every(y, rows, columns, stride), taps, window, epilogue)
+                epilogue.residual = _outputs(epilogue.residual, rows, columns, a["stride"])
+            index = (0, rows.start + top, columns.start + left, 0)
+            extents = (size[0], rows.extent, columns.extent, size[3])
+            window = Window((1, 1), (rows.dilation, columns.dilation))
+            out = _outputs(y, rows, columns, a["stride"])
+            calls += grouped_calls(node, ctx, moved(x, index, extents), out, part, window, epilogue)
     return calls + table_calls(node, ctx)
+
+
+def _outputs(place: Placed, rows: Phase, columns: Phase, stride: tuple[int, int]) -> Placed:
+    """The outputs of a phase."""
+    view, arg = place
+    batch, row, column, channel = view.strides
+    offset = arg.offset + rows.first * row + columns.first * column
+    strides = (batch, row * stride[0], column * stride[1], channel)
+    shape = (view.shape[0], rows.count, columns.count, view.shape[3])
+    return View(shape, strides, view.dtype), BufferArg(arg.value, offset)

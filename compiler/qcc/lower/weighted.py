@@ -13,17 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcc.ir.graph import Node
+from qcc.lower.elementwise import lut_call
 from qcc.lower.kernel import BufferArg, Call, CallBuilder, LowerContext, View
+from qcc.lower.views import Placed
 from qcc.numerics import INT32_MAX
 from qcc.schedule.tiles import split_pixels
 
-Placed = tuple[View, BufferArg]
 Int = TypeVar("Int", np.int8, np.int32)
 HIGH_WORD = 32
 """With this shift the result is the high word of the product: no shift at all in vectors."""
-
-COLUMN = 4
-"""Rows of a column whose bytes lie side by side for a depthwise dot product."""
 
 
 @dataclass(frozen=True)
@@ -174,8 +172,8 @@ def depthwise_call(
     node: Node, ctx: LowerContext, x: Placed, y: Placed, w: NDArray[np.int8], window: Window, epilogue: Epilogue
 ) -> Call:
     """Depthwise convolution of padded x [B, H, W, C] by w [C, KY, KX, 1] into y [B, OH, OW, C]."""
-    lanes = ctx.target.lanes
-    packed = pack_depthwise(w[..., 0], lanes, COLUMN)
+    lanes, dot = ctx.target.lanes, ctx.target.dot
+    packed = pack_depthwise(w[..., 0], lanes, dot)
     (batch, height, width, _), n = y[0].shape, w.shape[0]
     wide = packed.shape[0] * lanes
     call = CallBuilder(
@@ -185,7 +183,7 @@ def depthwise_call(
     )  # fmt: skip
     image, row, pixel, _ = x[0].strides
     rows = View(
-        (batch, height, packed.shape[2] * COLUMN, x[0].shape[2], wide),
+        (batch, height, packed.shape[2] * dot, x[0].shape[2], wide),
         (image, window.stride[0] * row, window.dilation[0] * row, pixel, 1),
         x[0].dtype,
     )
@@ -206,20 +204,49 @@ def convolution_calls(node: Node, ctx: LowerContext) -> list[Call]:
     x, y = ctx.window(node.inputs["x"], a["pad"]), ctx.place(node.output)
     window = Window(a["stride"], a["dilation"])
     epilogue = Epilogue(node, ctx, w)
-    groups, (n, _, _, depth) = a["groups"], w.shape
+    return grouped_calls(node, ctx, x, y, w, window, epilogue) + table_calls(node, ctx)
+
+
+def grouped_calls(
+    node: Node, ctx: LowerContext, x: Placed, y: Placed, w: NDArray[np.int8], window: Window, epilogue: Epilogue
+) -> list[Call]:
+    """Convolution of padded x [B, H, W, C] by w [N, KY, KX, C / groups] into y [B, OH, OW, N].
+
+    As many groups as fill a vector of output channels are one convolution whose other weights are zero.
+    """
+    groups, (n, _, _, depth) = node.attrs["groups"], w.shape
     if groups == 1:
         return gemm_calls(node, ctx, x, y, epilogue.residual, w, window, epilogue)
     if depth == 1 and groups == n:
         return [depthwise_call(node, ctx, x, y, w, window, epilogue)]
     calls = []
     each = n // groups
-    for g in range(groups):
-        part = moved(x, (0, 0, 0, g * depth), (*x[0].shape[:3], depth))
-        rows = y[0].shape[:3]
-        out = moved(y, (0, 0, 0, g * each), (*rows, each))
-        r = epilogue.residual and moved(epilogue.residual, (0, 0, 0, g * each), (*rows, each))
-        calls += gemm_calls(node, ctx, part, out, r, w[g * each : (g + 1) * each], window, epilogue, g * each)
+    together = max(1, ctx.target.lanes // each)
+    for g in range(0, groups, together):
+        first, last = g * each, min(g + together, groups) * each
+        part = moved(x, (0, 0, 0, g * depth), (*x[0].shape[:3], (last - first) // each * depth))
+        index, rows = (0, 0, 0, first), (*y[0].shape[:3], last - first)
+        r = epilogue.residual and moved(epilogue.residual, index, rows)
+        weights = block_diagonal(w[first:last], each)
+        calls += gemm_calls(node, ctx, part, moved(y, index, rows), r, weights, window, epilogue, first)
     return calls
+
+
+def block_diagonal(w: NDArray[np.int8], each: int) -> NDArray[np.int8]:
+    """[G * each, KY, KX, depth] of G groups → [G * each, KY, KX, G * depth] of one, zero across groups."""
+    n, ky, kx, depth = w.shape
+    wide = np.zeros((n, ky, kx, n // each, depth), np.int8)
+    for g in range(n // each):
+        wide[g * each : (g + 1) * each, :, :, g] = w[g * each : (g + 1) * each]
+    return wide.reshape(n, ky, kx, -1)
+
+
+def table_calls(node: Node, ctx: LowerContext) -> list[Call]:
+    """The lookup that ends a node with a table, in place."""
+    if "table" not in node.inputs:
+        return []
+    y = ctx.place(node.output)
+    return [lut_call(node, ctx, y, ctx.constant(node.inputs["table"]), y)]
 
 
 def dense_calls(node: Node, ctx: LowerContext) -> list[Call]:
@@ -229,4 +256,4 @@ def dense_calls(node: Node, ctx: LowerContext) -> list[Call]:
     x, y, residual = ctx.place(node.inputs["x"]), ctx.place(node.output), epilogue.residual
     if len(y[0].shape) != 4:
         x, y, residual = evenly(x), evenly(y), residual and evenly(residual)
-    return gemm_calls(node, ctx, x, y, residual, w[:, None, None, :], Window(), epilogue)
+    return gemm_calls(node, ctx, x, y, residual, w[:, None, None, :], Window(), epilogue) + table_calls(node, ctx)

@@ -8,9 +8,26 @@ from typing import Any
 from qcc.lower.kernel import Kernel
 from qcc.schedule import avx2_intrin
 from qcc.schedule.decide import Decide
-from qcc.schedule.tiles import divisors, nearest_divisor, register_tile
+from qcc.schedule.tiles import divisors, nearest_divisor
 
 ACCUMULATORS = 12
+REGISTERS = 16
+WIDENED_BYTES = 24 * 1024
+"""Room for a tile's widened pixels: they share a level-1 cache of 32 KB with the weights that stream through it."""
+
+
+def gemm_tile(pixels: int, blocks: int) -> tuple[int, int]:
+    """Default (rows, cols): the fewest operand instructions per product (widening a vector of weights takes two).
+
+    Besides the sums, registers hold ``cols`` vectors of weights, a pair of a pixel and a product.
+    """
+    options = [
+        (rows, cols)
+        for rows in divisors(pixels, ACCUMULATORS)
+        for cols in divisors(blocks, ACCUMULATORS)
+        if rows * cols <= ACCUMULATORS and rows * cols + cols + 2 <= REGISTERS
+    ]
+    return min(options, key=lambda tile: (tile[0] + 2 * tile[1]) / (tile[0] * tile[1]))
 
 
 def conv_gemm(sch: Any, kernel: Kernel, decide: Decide) -> None:
@@ -18,15 +35,17 @@ def conv_gemm(sch: Any, kernel: Kernel, decide: Decide) -> None:
     acc, out = sch.get_sblock("acc"), sch.get_sblock("out")
     batch, height, width = kernel.param("outputs")
     blocks, taps_y, taps_x, groups, lanes, dot = kernel.view("w").shape
-    rows_default, cols_default = register_tile(width, blocks, ACCUMULATORS)
+    run, step = groups * dot, kernel.param("step")
+    rows_default, cols_default = gemm_tile(width, blocks)
     rows = decide("rows", divisors(width, ACCUMULATORS), rows_default)
-    cols = decide("cols", divisors(blocks, 8), cols_default)
+    cols = decide("cols", divisors(blocks, ACCUMULATORS), cols_default)
+    room = (WIDENED_BYTES // 2 - (rows - 1) * min(step, run)) // dot if step < run else WIDENED_BYTES // 2 // rows // dot
+    part = decide("part", divisors(groups), max((d for d in divisors(groups) if 32 <= d <= room), default=groups))
     units = height if height > 1 else width // rows
     unit_bytes = (width if height > 1 else rows) * taps_y * taps_x * groups * dot
     chunk_default = nearest_divisor(units, max(1, min(256 * 1024 // unit_bytes, -(-units // 4))))
     chunk = decide("chunk", divisors(units), chunk_default)
 
-    run, step = groups * dot, kernel.param("step")
     wide = sch.cache_read(acc, 0, "global") if step < run else sch.reindex(acc, ("read", 0))
     sch.unsafe_set_dtype(wide, 0, "int16")
     b, y, x, n = sch.get_loops(out)
@@ -43,10 +62,10 @@ def conv_gemm(sch: Any, kernel: Kernel, decide: Decide) -> None:
     sch.compute_at(acc, at, preserve_unit_loops=True)
     pixel, channel, ky, kx, r = sch.get_loops(acc)[-5:]
     cr, cl = sch.split(channel, [cols, lanes])
-    ro, ri = sch.split(r, [None, dot])
-    sch.reorder(ky, kx, ro, pixel, cr, cl, ri)
+    rp, ro, ri = sch.split(r, [None, part, dot])
+    sch.reorder(ky, kx, rp, ro, pixel, cr, cl, ri)
     init = sch.decompose_reduction(acc, ky)
-    sch.compute_at(wide, kx, preserve_unit_loops=True)
+    sch.compute_at(wide, rp, preserve_unit_loops=True)
     ip, ic = sch.get_loops(init)[-2:]
     io, ii = sch.split(ic, [cols, lanes])
     sch.vectorize(ii)
@@ -60,18 +79,32 @@ def conv_gemm(sch: Any, kernel: Kernel, decide: Decide) -> None:
     sch.unroll(xi)
 
 
+def conv_depthwise(sch: Any, kernel: Kernel, decide: Decide) -> None:
+    """Rows in parallel; a tile of ``pixels`` neighbouring outputs of 8 channels shares its columns in registers."""
+    acc, out = sch.get_sblock("acc"), sch.get_sblock("out")
+    _, taps_x, groups, lanes, _ = kernel.view("w").shape
+    width = kernel.param("outputs")[2]
+    pixels = decide("pixels", divisors(width, 16), nearest_divisor(width, 8))
+    b, y, x, n = sch.get_loops(out)
+    xo, xi = sch.split(x, [None, pixels])
+    no, ni = sch.split(n, [None, lanes])
+    sch.reorder(b, y, xo, no, xi, ni)
+    sch.parallel(sch.fuse(b, y))
+    sch.compute_at(acc, no, preserve_unit_loops=True)
+    pixel = sch.get_loops(acc)[-5]
+    init = sch.decompose_reduction(acc, pixel)
+    sch.vectorize(sch.get_loops(init)[-1])
+    sch.unroll(sch.get_loops(init)[-2])
+    stride, dilation, storage = kernel.param("stride"), kernel.param("dilation"), kernel.view("x").dtype
+    sch.tensorize(pixel, avx2_intrin.depthwise(storage, pixels, stride, dilation, taps_x, groups))
+    sch.tensorize(ni, _epilogue(kernel))
+    sch.unroll(xi)
+
+
 def _epilogue(kernel: Kernel) -> str:
     residual = any(o.key == "residual" for o in kernel.operands)
     shift, channels, clamped, fraction = (kernel.param(k) for k in ("shift", "channels", "clamped", "fraction"))
     return avx2_intrin.requantize(kernel.view("y").dtype, shift, channels, clamped, residual, fraction)
 
 
-def default(sch: Any, kernel: Kernel, decide: Decide) -> None:
-    """Simple loops: the outermost in parallel, LLVM vectorizes the innermost."""
-    for block in sch.get_child_blocks(sch.get_sblock("root")):
-        loops = sch.get_loops(block)
-        if block == sch.get_child_blocks(sch.get_sblock("root"))[-1] and loops:
-            sch.parallel(loops[0])
-
-
-SCHEDULES: dict[str, Callable[[Any, Kernel, Decide], None]] = {"conv_gemm": conv_gemm}
+SCHEDULES: dict[str, Callable[[Any, Kernel, Decide], None]] = {"conv_gemm": conv_gemm, "conv_depthwise": conv_depthwise}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from qcc.lower import expressions
@@ -52,6 +53,48 @@ def dot(storage: str) -> tuple[Any, Any]:
 
 
 @register_once
+def depthwise(storage: str, pixels: int, stride: int, dilation: int, taps_x: int, groups: int) -> tuple[Any, Any]:
+    """A tile of a depthwise convolution: ``pixels`` neighbouring outputs of 8 channels, all taps added.
+
+    Two rows of a column are interleaved and widened once, and serve every output that the column touches: one
+    ``vpmaddwd`` per output, column and pair of rows.
+    """
+    columns = (pixels - 1) * stride + (taps_x - 1) * dilation + 1
+    x: Parameter = ("x", (PAIR * groups, columns, LANES), storage)
+    w: Parameter = ("w", (taps_x, groups, LANES, PAIR), "int8")
+    c: Parameter = ("c", (pixels, LANES), "int32")
+
+    def meaning(source: Any, weights: Any, sums: Any) -> None:
+        # Blockizing drops axes of extent 1 from the inner block and keeps their loops.
+        extents = (pixels, LANES, taps_x, groups, PAIR)
+        kept = [i for i, extent in enumerate(extents) if extent > 1]
+        with T.grid(*extents) as loops, T.sblock("update"):
+            axes = T.axis.remap("".join("SSRRR"[i] for i in kept), [loops[i] for i in kept])
+            p, n, kx, g, k = (axes[kept.index(i)] if i in kept else 0 for i in range(5))
+            product = T.Cast("int32", source[g * PAIR + k, p * stride + kx * dilation, n]) * T.Cast(
+                "int32", weights[kx, g, n, k]
+            )
+            T.buffer_store(sums, sums[p, n] + product, [p, n])
+
+    interleaved = [LANES * k + n for n in range(LANES) for k in range(PAIR)]
+
+    def body(source: Any, weights: Any, sums: Any) -> None:
+        def column(g: int, j: int) -> Any:
+            rows = [source.vload([PAIR * g + k, j, 0], dtype=f"{storage}x8") for k in range(PAIR)]
+            return T.Cast("int16x16", tirx.Shuffle(rows, interleaved))
+
+        for p in range(pixels):
+            total = sums[p, T.ramp(T.int32(0), 1, LANES)]
+            for kx in range(taps_x):
+                for g in range(groups):
+                    taps = T.Cast("int16x16", weights.vload([kx, g, 0, 0], dtype="int8x16"))
+                    total = total + _maddwd(column(g, p * stride + kx * dilation), taps)
+            T.buffer_store(sums, total, [T.int32(p), T.ramp(T.int32(0), 1, LANES)])
+
+    return describe_block([x, w], c, meaning, update=True), implement([x, w], c, body, update=True, rows=True)
+
+
+@register_once
 def requantize(
     storage: str, shift: int, channels: int, clamped: bool, residual: bool, fraction: int
 ) -> tuple[Any, Any]:
@@ -81,27 +124,53 @@ def requantize(
         if residual:
             r = T.Cast("int32x8", _lanes(rest[0]))
             v = T.shift_right(v + r * _all(q[4]), _all(T.int32(fraction)))
-        low, high = (q[1], q[2]) if clamped else map(T.int32, expressions.STORED[storage])
-        v = T.Cast(f"{storage}x8", T.min(T.max(v, _all(low)), _all(high)))
-        if channels % LANES == 0:
-            T.buffer_store(out, v, [T.ramp(T.int32(0), 1, LANES)])
-        else:
-            inside = T.ramp(bias.elem_offset, 1, LANES) < _all(T.int32(channels))
-            T.evaluate(T.call_llvm_intrin("void", "llvm.masked.store", v, out.access_ptr("w"), inside))
+        # Saturated to the storage first (packing does that), clamped as bytes.
+        least, most = (_all(T.int32(limit)) for limit in expressions.STORED[storage])
+        y = T.Cast(f"{storage}x8", T.min(T.max(v, least), most))
+        if clamped:
+            low, high = (_all(T.Cast(storage, limit)) for limit in (q[1], q[2]))
+            y = T.min(T.max(y, low), high)
+        _store(out, y, bias.elem_offset, channels)
 
     return describe(inputs, output, value), implement(inputs, output, body)
 
 
+def _store(out: Any, y: Any, begin: Any, channels: int) -> None:
+    """Store a byte for each of the channels from ``begin`` to ``channels``, 8 at most."""
+    if channels % LANES == 0:
+        T.buffer_store(out, y, [T.ramp(T.int32(0), 1, LANES)])
+        return
+    with T.If(begin + T.int32(LANES) <= T.int32(channels)):
+        with T.Then():
+            T.buffer_store(out, y, [T.ramp(T.int32(0), 1, LANES)])
+        with T.Else():
+            first = 0
+            for size in (4, 2, 1):
+                if channels & size:
+                    piece = tirx.Shuffle([y], [*range(first, first + size)])
+                    T.buffer_store(out, piece, [T.ramp(T.int32(first), 1, size) if size > 1 else T.int32(first)])
+                    first += size
+
+
+def _swapped(v: Any) -> Any:
+    """The odd lanes of an int32x8 in even places."""
+    return tirx.Shuffle([v], [1, 1, 3, 3, 5, 5, 7, 7])
+
+
+def _even(v: Any) -> Any:
+    """The even lanes of an int32x8 as int64x4: written so that their product becomes ``vpmuldq``."""
+    s32 = T.broadcast(T.int64(32), 4)
+    return T.shift_right(T.shift_left(T.reinterpret(v, dtype="int64x4"), s32), s32)
+
+
 def _multiply(acc: Any, mult: Any, shift: int, addend: Any) -> Any:
     """``addend + rounding_shift(acc * mult, shift)`` of int32x8 and a scalar."""
-    acc, mult = T.reinterpret(acc, dtype="int64x4"), T.reinterpret(mult, dtype="int64x4")
-    s32 = T.broadcast(T.int64(32), 4)
     start = T.int64(1 << (shift - 1))
     if shift <= 32:
         start = start + (T.Cast("int64", addend) << T.int64(shift))
     start = T.broadcast(start, 4)
-    even = T.shift_right(T.shift_left(acc, s32), s32) * T.shift_right(T.shift_left(mult, s32), s32) + start
-    odd = T.shift_right(acc, s32) * T.shift_right(mult, s32) + start
+    even = _even(acc) * _even(mult) + start
+    odd = _even(_swapped(acc)) * _even(_swapped(mult)) + start
     word = T.broadcast(T.int64(0xFFFFFFFF), 4)
     by = min(shift, 32)
     low = T.shift_right(T.reinterpret(even, dtype="uint64x4"), T.broadcast(T.uint64(by), 4))

@@ -95,12 +95,4 @@ def _epilogue(kernel: Kernel) -> str:
     return avx512.requantize(shift, channels, clamped, residual, fraction)
 
 
-def default(sch: Any, kernel: Kernel, decide: Decide) -> None:
-    """Simple loops: the outermost in parallel, LLVM vectorizes the innermost."""
-    for block in sch.get_child_blocks(sch.get_sblock("root")):
-        loops = sch.get_loops(block)
-        if block == sch.get_child_blocks(sch.get_sblock("root"))[-1] and loops:
-            sch.parallel(loops[0])
-
-
 SCHEDULES: dict[str, Callable[[Any, Kernel, Decide], None]] = {"conv_gemm": conv_gemm, "conv_depthwise": conv_depthwise}
