@@ -19,9 +19,8 @@ ON_HOST = "let the host compute it (--host), or change the model"
 
 def known_op(node: Node, graph: Graph, d: Description) -> Finding:
     """The accelerator has an instruction for the op."""
-    if node.op in LOWERINGS or node.op == "reshape":
-        return None
-    return "one of " + ", ".join(sorted([*LOWERINGS, "reshape"])), node.op, ON_HOST
+    known = {*LOWERINGS, "reshape", "conv_transpose2d"}
+    return None if node.op in known else ("one of " + ", ".join(sorted(known)), node.op, ON_HOST)
 
 
 def int8_data(node: Node, graph: Graph, d: Description) -> Finding:
@@ -72,7 +71,7 @@ def constant_weights(node: Node, graph: Graph, d: Description) -> Finding:
     """Weights, biases, multipliers and tables are constants."""
     wrong = next((f"{k} '{v}'" for k, v in node.inputs.items()
                   if k in ("w", "b", "multiplier", "table") and v not in graph.constants
-                  and node.op in ("conv2d", "dense", "lut", "prelu", "softmax", "avg_pool")), None)
+                  and node.op in ("conv2d", "conv_transpose2d", "dense", "lut", "prelu", "softmax", "avg_pool")), None)
     return None if wrong is None else ("a constant", f"computed {wrong}", ON_HOST)
 
 

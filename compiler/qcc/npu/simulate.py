@@ -72,7 +72,7 @@ class Machine:
             raise MachineError("an extent is below 1", number, ins)
         for name, low, high, write in spans:
             size = self.sizes[name]
-            if low < 0 or high > size:
+            if high > low and (low < 0 or high > size):
                 what = f"{'writes' if write else 'reads'} bytes {low:,} to {high:,} of {name} memory, which has {size:,}"
                 raise MachineError(what, number, ins)
             if write and name == "dram" and high > self.program.data_bytes:

@@ -31,7 +31,6 @@ def split(graph: Graph, d: Description, host: bool = False) -> Split:
     """Quantization at the edges is the host's work; so, with ``host``, is what the accelerator cannot do and all that
     follows from it. Raises UnsupportedError, which lists every node that breaks a rule.
     """
-    graph = without_transposed(graph)
     on_host: set[str] = set()
     before, device, after = [], [], []
     refused: list[Unsupported] = []
@@ -50,6 +49,8 @@ def split(graph: Graph, d: Description, host: bool = False) -> Split:
             device.append(node)
     if refused:
         raise UnsupportedError(refused, where=f"{graph.name} for {d.name}")
+    graph = graph.copy()
+    device = [n for node in device for n in (_as_convolution(graph, node) if node.op == "conv_transpose2d" else [node])]
     made = {n.output for n in device}
     read = {v for n in device for v in n.inputs.values()}
     sources = [*graph.inputs, *(n.output for n in before)]
@@ -59,23 +60,11 @@ def split(graph: Graph, d: Description, host: bool = False) -> Split:
     return Split(graph, before, device, after, [v for v in sources if v in read], sorted(outputs, key=order.__getitem__))
 
 
-def without_transposed(graph: Graph) -> Graph:
-    """Transposed convolutions as convolutions of an image with zeros between its pixels."""
-    if all(n.op != "conv_transpose2d" for n in graph.nodes):
-        return graph
-    made = graph.copy()
-    nodes: list[Node] = []
-    for node in made.nodes:
-        if node.op == "conv_transpose2d":
-            nodes += _as_convolution(made, node)
-        else:
-            nodes.append(node)
-    made.nodes = nodes
-    return made
-
-
 def _as_convolution(graph: Graph, node: Node) -> list[Node]:
-    """reshape → pad → reshape spreads the pixels; then a convolution with the kernel turned round."""
+    """A transposed convolution is one of an image with zeros between its pixels, with the kernel turned round.
+
+    reshape → pad → reshape spreads the pixels.
+    """
     a, x = node.attrs, graph.types[node.inputs["x"]]
     (sh, sw), (dh, dw), groups = pair(a["stride"]), pair(a["dilation"]), a["groups"]
     n, h, w, c = x.shape
@@ -84,9 +73,9 @@ def _as_convolution(graph: Graph, node: Node) -> list[Node]:
     top, left, bottom, right = a["pad"]
     oh, ow = graph.types[node.output].shape[1:3]
 
-    def add(name: str, op: str, source: str, shape: tuple[int, ...], **attrs: object) -> Node:
+    def add(name: str, op: str, source: str, extents: tuple[int, ...], **attrs: object) -> Node:
         value = graph.fresh(f"{node.output}.{name}")
-        graph.types[value] = TensorType(shape, x.dtype, x.qparams)
+        graph.types[value] = TensorType(extents, x.dtype, x.qparams)
         return Node(value, op, {"x": source}, attrs, node.source)
 
     split_axes = add("axes", "reshape", node.inputs["x"], (n, h, 1, w, 1, c), shape=(n, h, 1, w, 1, c))
