@@ -28,6 +28,8 @@ from qcc.target import Target
 if TYPE_CHECKING:
     from qcc.lower.build import Built
     from qcc.lower.kernel import Call
+    from qcc.npu.artifact import NpuModel
+    from qcc.npu.description import Description
     from qcc.plan.layout import Layout
     from qcc.quantize.calibrate import Calibration
     from qcc.quantize.convert import Io
@@ -38,22 +40,25 @@ STAGES = ("import", "simplify", "quantize")
 
 
 def compile(
-    model: Any, *, target: str | Path | Target = "host", calib: Any = None, out: str | Path | None = None,
-    name: str | None = None, io: Io = "float", method: str = "mse", jobs: int | None = None,
-    dump_ir: str | Path | None = None, progress: bool | None = None,
-) -> Model:
-    """Compile a float model into a library for ``target`` and load it.
+    model: Any, *, target: str | Path | Target | Description = "host", calib: Any = None,
+    out: str | Path | None = None, name: str | None = None, io: Io = "float", method: str = "mse",
+    jobs: int | None = None, dump_ir: str | Path | None = None, progress: bool | None = None,
+    host: str | Path | Target | None = None,
+) -> Model | NpuModel:
+    """Compile a float model into a library for ``target``, or into an accelerator's program, and load it.
 
     ``model``: path or bytes of an ONNX file, an ``onnx.ModelProto``, a float ``Graph``, or an integer one (which needs
     no ``calib``). ``calib``: samples (``quantize.calibrate.Samples``), or the path of a file or folder of them.
     ``out``: the artifact's folder; without it the artifact lives as long as the returned model. ``io``: "float", or
     "int8" for inputs and outputs in the model's own quantization. ``method``: how ranges are chosen
     (``quantize.observers.METHODS``). ``jobs``: processes that build kernels. ``dump_ir``: a folder for the graph after
-    each stage. ``progress``: bars on stderr (None: where that is a terminal). Raises ``QccError``.
+    each stage. ``progress``: bars on stderr (None: where that is a terminal). ``host``: with an accelerator, the target
+    for nodes that it cannot compute. Raises ``QccError``.
     """
     from qcc.emit.library import check_output
 
-    chosen = target if isinstance(target, Target) else Target.load(target)
+    chosen = load_target(target)
+    helper = Target.load(host) if host is not None and not isinstance(host, Target) else host
     if out is not None:
         check_output(Path(out))
     remarks: list[str] = []
@@ -61,16 +66,33 @@ def compile(
     for stage, graph in stages(model, calib=calib, name=name, io=io, method=method, progress=progress, remarks=remarks):
         if dump_ir is not None:
             _dump(graph, stage, Path(dump_ir))
+
+    def made_in(folder: Path) -> Model | NpuModel:
+        if isinstance(chosen, Target):
+            return build(graph, chosen, folder, jobs=jobs, progress=progress, remarks=remarks)
+        from qcc.npu.artifact import build as build_npu
+
+        return build_npu(graph, chosen, folder, host=helper, jobs=jobs, remarks=remarks)
+
     if out is not None:
-        return build(graph, chosen, Path(out), jobs=jobs, progress=progress, remarks=remarks)
+        return made_in(Path(out))
     folder = tempfile.mkdtemp(prefix="qcc-")
     try:
-        made = build(graph, chosen, Path(folder) / graph.name, jobs=jobs, progress=progress, remarks=remarks)
+        made = made_in(Path(folder) / graph.name)
     except BaseException:
         shutil.rmtree(folder)
         raise
     weakref.finalize(made, shutil.rmtree, folder)
     return made
+
+
+def load_target(target: str | Path | Target | Description) -> Target | Description:
+    """A target by name or file: a CPU, or an accelerator (``kind = "npu"``). Raises TargetError."""
+    from qcc.npu.description import Description, is_npu
+
+    if isinstance(target, Target | Description):
+        return target
+    return Description.load(target) if is_npu(target) else Target.load(target)
 
 
 def quantize(model: Any, *, calib: Any = None, name: str | None = None, io: Io = "float", method: str = "mse") -> Graph:

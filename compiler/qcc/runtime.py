@@ -20,6 +20,7 @@ from qcc.ir.graph import TensorType
 
 if TYPE_CHECKING:
     from qcc.ir.graph import Graph
+    from qcc.npu.artifact import NpuModel
 
 Arrays = Mapping[str, NDArray[Any]]
 _HOOK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int32)
@@ -171,8 +172,13 @@ class Model:
         return {next(iter(self.inputs)): x}
 
 
-def load(folder: str | Path) -> Model:
+def load(folder: str | Path) -> Model | NpuModel:
     """The compiled model in a folder. Raises ArtifactError if there is none, or if this machine cannot run it."""
+    manifest = read_manifest(Path(folder))
+    if manifest["target"].get("kind") == "npu":
+        from qcc.npu.artifact import NpuModel
+
+        return NpuModel(Path(folder), manifest)
     return Model(Path(folder))
 
 

@@ -88,8 +88,10 @@ class Target(_Table):
 
 @cache
 def known_targets() -> tuple[str, ...]:
-    """Names of the shipped targets."""
-    return tuple(sorted(p.stem for p in data_folder("targets").glob("*.toml")))
+    """Names of the shipped targets that run compiled code (accelerators: ``npu.description.known_npus``)."""
+    from qcc.npu.description import known_npus
+
+    return tuple(sorted({p.stem for p in data_folder("targets").glob("*.toml")} - set(known_npus())))
 
 
 @cache

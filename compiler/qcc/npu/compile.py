@@ -21,7 +21,7 @@ from qcc.npu.lower import LOWERINGS, Context
 from qcc.npu.move import MoveJob
 from qcc.npu.ordering import LINE
 from qcc.npu.program import Layer, Port, Program
-from qcc.npu.split import Split, split
+from qcc.npu.split import Split
 from qcc.ops import OPS
 
 Range = tuple[int, int]
@@ -206,9 +206,11 @@ class Compiler:
             layers.append(self._layer(i, job, plan, state))
             taken = sum(b - a for (first, last), a, b in self.act.taken if first <= i <= last)
             occupancy.append(min(taken + sum(plan.buffers), self.d.memory.act.bytes))
-        ports = [[Port(v, self.homes[self.roots[v]].address, self.graph.types[v].nbytes) for v in values]
-                 for values in (self.parts.inputs, self.parts.outputs)]
-        return Program(self.graph.name, self.d, bytes(e.constants), data, *ports, layers, e.setup, e.body, occupancy)
+        inputs, outputs = (
+            [Port(v, self.homes[self.roots[v]].address, self.graph.types[v].nbytes) for v in values]
+            for values in (self.parts.inputs, self.parts.outputs))
+        return Program(self.graph.name, self.d, bytes(e.constants), data, inputs, outputs, layers, e.setup, e.body,
+                       occupancy)
 
     def _layer(self, i: int, job: Job, plan: Plan, weights: str) -> Layer:
         node = self.nodes[i]
@@ -224,9 +226,6 @@ class Compiler:
         return DoesNotFitError(job.name, Shortage("act", f"{tensor} ({least.text})", need), self.d.memory.act.bytes)
 
 
-def compile_graph(graph_or_split: Split, d: Description) -> Program:
+def compile_graph(parts: Split, d: Description) -> Program:
     """The accelerator's program of the device part of a split graph. Raises DoesNotFitError."""
-    return Compiler(graph_or_split, d).program()
-
-
-__all__ = ["Compiler", "DoesNotFitError", "compile_graph", "split"]
+    return Compiler(parts, d).program()

@@ -37,7 +37,7 @@ def shift_in_range(node: Node, graph: Graph, d: Description) -> Finding:
     wrong = next((s for s in shifts if not low <= s <= high), None)
     if wrong is None:
         return None
-    return f"{low} to {high} (requant.shift_min, shift_max)", str(wrong), "recalibrate, or use a unit with a wider range"
+    return f"{low} to {high} (requant.shift_min, shift_max)", str(wrong), "recalibrate, or widen the unit's range"
 
 
 def multiplier_fits(node: Node, graph: Graph, d: Description) -> Finding:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from qcc.npu import timing

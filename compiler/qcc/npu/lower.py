@@ -87,7 +87,7 @@ def _conv2d(c: Context, node: Node) -> Job:
               else weight.reshape(groups, o // groups, kh, kw, ci).transpose(0, 2, 3, 4, 1))
     top, left, *_ = a["pad"]
     return WindowJob(c.layer, node.output, "depthwise" if depthwise else "matmul", c.root(node, "x"),
-                     c.roots[node.output], _image(x), out[1:], (kh, kw), pair(a["stride"]), pair(a["dilation"]),
+                     c.roots[node.output], _image(x), _result(out), (kh, kw), pair(a["stride"]), pair(a["dilation"]),
                      (top, left), c.zero(node.inputs["x"]), weight=np.ascontiguousarray(packed),
                      **_epilogue(c, node))  # fmt: skip
 
@@ -108,7 +108,7 @@ def _pool(c: Context, node: Node) -> Job:
     average = node.op == "avg_pool"
     top, left, *_ = a["pad"]
     return WindowJob(c.layer, node.output, "avg_pool" if average else "max_pool", c.root(node, "x"),
-                     c.roots[node.output], _image(x), out[1:], pair(a["kernel"]), pair(a["stride"]),
+                     c.roots[node.output], _image(x), _result(out), pair(a["kernel"]), pair(a["stride"]),
                      pair(a.get("dilation", (1, 1))), (top, left), c.zero(node.inputs["x"]) if average else INT8_MIN,
                      _scaling(node) if average else {},
                      multiplier=c.constant(node, "multiplier") if average else None)  # fmt: skip
@@ -131,6 +131,11 @@ def _image(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
     return n, h, w, ch
 
 
+def _result(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    _, h, w, ch = shape
+    return h, w, ch
+
+
 def _broadcast(shape: tuple[int, ...], out: tuple[int, ...]) -> tuple[int, ...]:
     """Strides of a dense operand of ``shape`` along the axes of the result."""
     padded = (1,) * (len(out) - len(shape)) + shape
@@ -150,9 +155,9 @@ def _binary(c: Context, node: Node) -> Job:
             config |= {"multiplier_a": a["multiplier_a"], "multiplier_b": a["multiplier_b"]}
         else:
             config["multiplier_a"] = int(c.constant(node, "multiplier")[0])
-    strides = (_broadcast(c.shape(node.inputs[key]), out) for key in ("a", "b"))
+    left, right = (_broadcast(c.shape(node.inputs[key]), out) for key in ("a", "b"))
     return ElementJob(c.layer, node.output, form, c.root(node, "a"), c.root(node, "b"), c.roots[node.output], out,
-                      *strides, ("binary", config) if config else None)  # fmt: skip
+                      left, right, ("binary", config) if config else None)  # fmt: skip
 
 
 @lowering("lut")

@@ -16,7 +16,8 @@ from qcc.npu.isa import Instruction
 from qcc.npu.ordering import INDEX, Clocks, Tracker
 from qcc.npu.program import Program, memory_sizes, tracked
 
-I8, I64 = NDArray[np.int8], NDArray[np.int64]
+I8 = NDArray[np.int8]
+I64 = NDArray[np.int64]
 Operands = Mapping[str, int]
 
 
@@ -73,8 +74,8 @@ class Machine:
         for name, low, high, write in spans:
             size = self.sizes[name]
             if high > low and (low < 0 or high > size):
-                what = f"{'writes' if write else 'reads'} bytes {low:,} to {high:,} of {name} memory, which has {size:,}"
-                raise MachineError(what, number, ins)
+                what = f"{'writes' if write else 'reads'} bytes {low:,} to {high:,} of {name} memory"
+                raise MachineError(f"{what}, which has {size:,}", number, ins)
             if write and name == "dram" and high > self.program.data_bytes:
                 raise MachineError("writes over the constants in DRAM", number, ins)
 

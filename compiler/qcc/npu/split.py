@@ -26,6 +26,19 @@ class Split:
     inputs: list[str]
     outputs: list[str]
 
+    def host_graph(self) -> Graph | None:
+        """What follows the device, as a program of its own; None if nothing does."""
+        if not self.after:
+            return None
+        made = self.graph.copy()
+        computed = {n.output for n in self.after}
+        made.name, made.nodes = f"{self.graph.name}_host", self.after
+        read = {v for n in self.after for v in n.inputs.values()} - computed - made.constants.keys()
+        made.inputs = sorted(read)
+        made.outputs = [v for v in self.graph.outputs if v in computed]
+        made.prune()
+        return made
+
 
 def split(graph: Graph, d: Description, host: bool = False) -> Split:
     """Quantization at the edges is the host's work; so, with ``host``, is what the accelerator cannot do and all that
@@ -57,7 +70,8 @@ def split(graph: Graph, d: Description, host: bool = False) -> Split:
     wanted = {v for n in after for v in n.inputs.values()} | set(graph.outputs)
     outputs = [v for v in made if v in wanted]
     order = {n.output: i for i, n in enumerate(device)}
-    return Split(graph, before, device, after, [v for v in sources if v in read], sorted(outputs, key=order.__getitem__))
+    inputs = [v for v in sources if v in read]
+    return Split(graph, before, device, after, inputs, sorted(outputs, key=order.__getitem__))
 
 
 def _as_convolution(graph: Graph, node: Node) -> list[Node]:
@@ -69,8 +83,8 @@ def _as_convolution(graph: Graph, node: Node) -> list[Node]:
     (sh, sw), (dh, dw), groups = pair(a["stride"]), pair(a["dilation"]), a["groups"]
     n, h, w, c = x.shape
     weight = graph.constants[node.inputs["w"]]
-    o, kh, kw, ci = weight.shape
-    top, left, bottom, right = a["pad"]
+    _, kh, kw, _ = weight.shape
+    top, left, *_ = a["pad"]
     oh, ow = graph.types[node.output].shape[1:3]
 
     def add(name: str, op: str, source: str, extents: tuple[int, ...], **attrs: object) -> Node:

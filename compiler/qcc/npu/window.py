@@ -105,7 +105,8 @@ class WindowJob(Job):
         return low, high, low - first
 
     def _reach(self, axis: int, size: int) -> int:
-        return min(self.image[1 + axis], (size - 1) * self.stride[axis] + (self.kernel[axis] - 1) * self.dilation[axis] + 1)
+        window = (self.kernel[axis] - 1) * self.dilation[axis] + 1
+        return min(self.image[1 + axis], (size - 1) * self.stride[axis] + window)
 
     def param_bytes(self, t: Tile) -> int:
         """Parameters of one block."""
@@ -139,7 +140,7 @@ class WindowJob(Job):
         return None
 
     def _tiles(self, d: Description, on_chip: frozenset[str]) -> Iterator[Tile]:
-        _, OH, OW = self.result[2], self.result[0], self.result[1]
+        OH, OW, _ = self.result
         taps = self.kernel[0] * self.kernel[1]
         inputs = self.image[3] // self.groups
         all_outputs = self.result[2] // self.groups
@@ -173,12 +174,12 @@ class WindowJob(Job):
                 yield Tile(rows, columns, n, channels, order, depth)
 
     def _plan(self, d: Description, t: Tile, on_chip: frozenset[str], cached: bool) -> Plan:
-        batch, H, W, C = self.image
-        OH, OW, O = self.result
+        batch, _, W, C = self.image
+        OH, OW, OC = self.result
         taps = self.kernel[0] * self.kernel[1]
         pixels = [(r, c, batch * nr * nc) for r, nr in sizes(OH, t.rows) for c, nc in sizes(OW, t.columns)]
         tiles = sum(n for *_, n in pixels)
-        outputs = [(n, count * self.groups) for n, count in sizes(O // self.groups, t.outputs)]
+        outputs = [(n, count * self.groups) for n, count in sizes(OC // self.groups, t.outputs)]
         parts = sum(count for _, count in outputs)
         inputs = C // self.groups
         depths = sizes(inputs, t.channels) if self.kind == "matmul" else [(1, 1)]
@@ -189,8 +190,9 @@ class WindowJob(Job):
                 compute += n * no * sum(nk * timing.gemm(d, r, c, o, taps * k).total for k, nk in depths)
             elif self.kind == "depthwise":
                 compute += n * no * timing.depthwise(d, r, c, o, taps).total
-        work = 1 if self.weight is not None else taps
-        vector = tiles * parts * d.vector.startup + timing.up(batch * OH * OW * O * work, d.vector.lanes)
+        results = batch * OH * OW * OC
+        once = timing.vector(d, results, taps) if self.weight is None else timing.requantize(d, results)
+        vector = (tiles * parts - 1) * d.vector.startup + once
 
         xc = C if self.kind == "matmul" else max(t.outputs // self.repeat, 1)
         x_rows, x_columns = self._reach(0, t.rows), self._reach(1, t.columns)
@@ -203,7 +205,7 @@ class WindowJob(Job):
             latency += d.dram.latency_cycles
         for value in (self.residual, self.out):
             if value and value not in on_chip:
-                runs, run = self._runs(t.rows, t.columns, t.outputs, OW, O)
+                runs, run = self._runs(t.rows, t.columns, t.outputs, OW, OC)
                 external += tiles * parts * timing.dram(d, runs, run)
                 buffers += [t.rows * t.columns * t.outputs] * t.depth
                 latency += d.dram.latency_cycles
@@ -262,7 +264,7 @@ class _Writer:
 
     def _store_constants(self) -> None:
         """Weights and parameters by tile; all into the cache, or none."""
-        job, data = self.job, {}
+        job, data = self.job, dict[Any, bytes]()
         for block in self.channels:
             if job.kind == "matmul":
                 assert job.weight is not None
@@ -309,7 +311,7 @@ class _Writer:
     def _block(self, b: int, r0: int, r1: int, c0: int, c1: int, block: Block) -> None:
         job, e = self.job, self.e
         rows, columns, outputs = r1 - r0, c1 - c0, block.o1 - block.o0
-        x, x_row, x_pixel = self._window(b, r0, r1, c0, c1, block)
+        x = self._window(b, r0, r1, c0, c1, block)
         out, row, pixel = self._place("out", job.out, b, r0, c0, columns, block)
         if job.kind.endswith("_pool"):
             self._pool(x, out, (rows, columns, outputs), (row, pixel), (r0, c0))
@@ -330,8 +332,8 @@ class _Writer:
         if "out" in self.rings:
             self._move(job.out, out, b, r0, r1, c0, c1, block, into=False)
 
-    def _window(self, b: int, r0: int, r1: int, c0: int, c1: int, block: Block) -> tuple[int, int, int]:
-        """Configure the windows of a block; address of its first input pixel and channel, row and pixel strides."""
+    def _window(self, b: int, r0: int, r1: int, c0: int, c1: int, block: Block) -> int:
+        """Configure the windows of a block; address of its first input pixel and channel."""
         job, e = self.job, self.e
         _, H, W, C = job.image
         top, bottom, pad_top = job.inputs_of(0, r0, r1)
@@ -354,24 +356,25 @@ class _Writer:
         e.configure("pool" if job.kind.endswith("_pool") else "window", height=bottom - top, width=right - left,
                     row_stride=row, pixel_stride=pixel, pad_top=pad_top, pad_left=pad_left, zero_point=job.zero_point,
                     **geometry)
-        return address, row, pixel
+        return address
 
-    def _place(self, key: str, value: str, b: int, r0: int, c0: int, columns: int, block: Block) -> tuple[int, int, int]:
+    def _place(self, key: str, value: str, b: int, r0: int, c0: int, columns: int,
+               block: Block) -> tuple[int, int, int]:
         """Address, row and pixel strides of a block of an image of the result's shape."""
-        OH, OW, O = self.job.result
+        OH, OW, OC = self.job.result
         if key in self.rings:
             n = block.o1 - block.o0
             return self.rings[key].get((b, r0, c0, block.o0))[0], columns * n, n
-        return self.e.homes[value].address + ((b * OH + r0) * OW + c0) * O + block.o0, OW * O, O
+        return self.e.homes[value].address + ((b * OH + r0) * OW + c0) * OC + block.o0, OW * OC, OC
 
     def _move(self, value: str, buffer: int, b: int, r0: int, r1: int, c0: int, c1: int, block: Block, *,
               into: bool) -> None:
         """Between a buffer and an image of the result's shape in DRAM."""
-        OH, OW, O = self.job.result
+        OH, OW, OC = self.job.result
         home = self.e.homes[value]
-        image = Home(home.memory, home.address + ((b * OH + r0) * OW + c0) * O + block.o0)
+        image = Home(home.memory, home.address + ((b * OH + r0) * OW + c0) * OC + block.o0)
         shape = (r1 - r0, c1 - c0, block.o1 - block.o0)
-        near, far = (shape[1] * shape[2], shape[2], 1), (OW * O, O, 1)
+        near, far = (shape[1] * shape[2], shape[2], 1), (OW * OC, OC, 1)
         if into:
             self.e.copy(image, Home("act", buffer), shape, far, near)
         else:
