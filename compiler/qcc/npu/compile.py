@@ -1,8 +1,8 @@
 """From an integer program to an accelerator's: what stays on chip, which weights are cached, how nodes are tiled.
 
 - A value stays in the activation memory from its producer to its last reader if the estimated cycles of the nodes in
-  between fall by that; values whose stay serves most readers for the fewest nodes are asked first. Inputs and outputs
-  lie in DRAM.
+  between fall by that; values whose stay serves most readers for the fewest nodes are asked first. A sum may lie over
+  its operand. Inputs and outputs lie in DRAM.
 - Weights are cached in program order as long as they fit; a node whose weights do not is skipped, and streams them.
 - Each node takes, of all its tilings whose buffers fit beside what stays, the one with the fewest estimated cycles.
 """
@@ -33,7 +33,7 @@ class DoesNotFitError(QccError):
 
     def __init__(self, node: str, shortage: Shortage, have: int) -> None:
         self.memory, self.short = shortage.memory, shortage.least - have
-        super().__init__(f"{shortage.tensor} takes at least {shortage.least:,} bytes of {shortage.memory} memory, "
+        super().__init__(f"{shortage.tensor} take at least {shortage.least:,} bytes of {shortage.memory} memory, "
                          f"which has {have:,}: {self.short:,} bytes short", where=f"node '{node}'",
                          hint=f"raise memory.{shortage.memory}.bytes, or make the layer smaller")
 
@@ -71,6 +71,11 @@ class Space:
             else:
                 return None
         return found
+
+    def free(self, live: Range, address: int, nbytes: int, besides: Sequence[Range]) -> bool:
+        """Whether an interval is free during a range but for what was taken just there for the ranges ``besides``."""
+        return not any(first <= live[1] and live[0] <= last and a < address + nbytes and address < b
+                       for (first, last), a, b in self.taken if (first, last) not in besides or a != address)
 
     def take(self, live: Range, address: int, nbytes: int) -> None:
         """Occupy an interval."""
@@ -151,7 +156,7 @@ class Compiler:
         candidates.sort(key=lambda v: ((self.live[v][1] - self.live[v][0]) / (1 + readers[v]), self.live[v]))
         for value in candidates:
             live, nbytes = self.live[value], self.graph.types[value].nbytes
-            place = self.act.fit(live, [nbytes])
+            place = self._in_place(value) or self.act.fit(live, [nbytes])
             if place is None:
                 continue
             now = self._cost(live, self.on_chip)
@@ -161,6 +166,16 @@ class Compiler:
                 self.homes[value] = Home("act", place[0])
             else:
                 self.act.taken.pop()
+
+    def _in_place(self, value: str) -> list[int] | None:
+        """The address of an operand that ends where ``value`` begins, or of a result that begins where it ends."""
+        (first, last), nbytes = self.live[value], self.graph.types[value].nbytes
+        before = [v for v in self.jobs[first].over if self.jobs[first].writes == value and self.live[v][1] == first]
+        behind = [self.jobs[last].writes] if value in self.jobs[last].over else []
+        others = [v for v in (*before, *behind) if v in self.homes and self.graph.types[v].nbytes == nbytes]
+        besides = [self.live[v] for v in others]
+        addresses = [self.homes[v].address for v in others]
+        return next(([a] for a in addresses if self.act.free((first, last), a, nbytes, besides)), None)
 
     def _cost(self, live: Range, on_chip: frozenset[str]) -> float:
         found = [self.best(i, on_chip) for i in range(live[0], live[1] + 1)]
@@ -222,7 +237,7 @@ class Compiler:
         job = self.jobs[i]
         least = min(self.plans(i, self.on_chip), key=lambda p: sum(-(-b // LINE) * LINE for b in p.buffers))
         need = sum(-(-b // LINE) * LINE for b in least.buffers)
-        tensor = "buffer" if isinstance(job, MoveJob) else f"tiles of {', '.join(map(repr, (*job.reads, job.writes)))}"
+        tensor = f"buffers of '{job.name}'" if isinstance(job, MoveJob) else f"tiles of {', '.join(map(repr, (*job.reads, job.writes)))}"
         return DoesNotFitError(job.name, Shortage("act", f"{tensor} ({least.text})", need), self.d.memory.act.bytes)
 
 

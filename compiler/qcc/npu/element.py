@@ -53,6 +53,10 @@ class ElementJob(Job):
         """Merge axes."""
         self.reads = tuple(dict.fromkeys(v for v in (self.a, self.b) if v))
         self.writes = self.out
+        layouts = [(v, tuple(s)) for v, s in ((self.a, self.a_strides), (self.b, self.b_strides)) if v]
+        own = tuple(s if n > 1 else 0 for n, s in zip(self.shape, dense(self.shape), strict=True))
+        strided = {v for v, s in layouts if tuple(k if n > 1 else 0 for n, k in zip(self.shape, s, strict=True)) != own}
+        self.over = tuple(v for v, _ in layouts if v not in strided and self.form != "softmax")
         self.weight_bytes = 0 if self.param is None else self.param.nbytes
         last = 1 if self.whole_last else 0
         head = len(self.shape) - last
@@ -77,7 +81,7 @@ class ElementJob(Job):
     def plans(self, d: Description, on_chip: frozenset[str], cached: bool) -> list[Plan] | Shortage:
         """Chunks, largest first."""
         if self.weight_bytes > d.memory.param.slot_bytes:
-            return Shortage("param", f"table of '{self.name}'", self.weight_bytes * d.memory.param.slots)
+            return Shortage("param", f"tables of '{self.name}'", self.weight_bytes * d.memory.param.slots)
         external = [(key, value) for key, value in self._operands() if value not in on_chip]
         cuttable = len(self.dims) - (1 if self.whole_last else 0)
         found = []

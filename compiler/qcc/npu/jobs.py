@@ -44,6 +44,8 @@ class Job(ABC):
     name: str
     reads: tuple[str, ...]
     writes: str
+    over: tuple[str, ...] = ()
+    """Operands that the result may overwrite: element i is read before element i is written, and not afterwards."""
     weight_bytes: int = 0
     """Bytes of weights and parameters, which may be cached."""
 

@@ -66,6 +66,17 @@ class Program:
         """Bytes of DRAM in use."""
         return self.data_bytes + len(self.constants)
 
+    def check_words(self, where: str) -> None:
+        """Raise ArtifactError on a word that names no layer, or waits for what never runs."""
+        counts = dict.fromkeys(isa.UNITS, 0)
+        for number, ins in enumerate((*self.setup, *self.body)):
+            late = ins.op == "sync" and any(n > counts[unit] for unit, n in ins.operands.items())
+            if ins.layer >= len(self.layers) or late or (ins.op == "sync" and min(ins.args) < 0):
+                what = "waits for what never runs" if late else "is of no layer"
+                raise ArtifactError(f"instruction {number} ({ins}) {what}", where=where, hint="compile the model again")
+            if number >= len(self.setup):
+                counts[ins.unit] += 1
+
     def to_bytes(self) -> bytes:
         """The file."""
         meta = {
@@ -104,6 +115,9 @@ class Program:
             )  # fmt: skip
         except (ValueError, KeyError, TypeError) as error:
             raise ArtifactError(f"the header cannot be read ({error})", where=where, hint=hint) from error
+        made.check_words(where)
+        if made.data_bytes < 0:
+            raise ArtifactError("DRAM has a negative size", where=where, hint=hint)
         for port in (*made.inputs, *made.outputs):
             if port.bytes < 0 or port.address < 0 or port.address + port.bytes > made.dram_bytes:
                 raise ArtifactError(f"'{port.name}' lies outside DRAM", where=where, hint=hint)

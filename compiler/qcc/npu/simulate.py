@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,12 @@ from qcc.npu import isa
 from qcc.npu.isa import Instruction
 from qcc.npu.ordering import INDEX, Clocks, Tracker
 from qcc.npu.program import Program, memory_sizes, tracked
+
+EXTENTS = ("n0", "n1", "n2", "n3", "rows", "columns", "channels", "outputs", "multiplier", "bytes")
+LARGEST = 2**40
+"""Elements (for a matmul: products of a tap) that an instruction may have: more is no program that a compiler wrote."""
+ROOM = 2**31
+"""Bytes that padding may blow an image up to."""
 
 I8 = NDArray[np.int8]
 I64 = NDArray[np.int64]
@@ -56,6 +63,7 @@ class Machine:
         clocks, tracker = Clocks(), Tracker(tracked(self.program.description, self.program.data_bytes))
         for number, ins in enumerate(self.program.body):
             if ins.op == "configure":
+                self._scaling_rules(number, ins)
                 self.registers.apply(ins)
             spans = isa.touches(ins, self.registers)
             self._bounds(number, ins, spans)
@@ -68,9 +76,11 @@ class Machine:
     # ---- rules ---------------------------------------------------------------------------------------------------
 
     def _bounds(self, number: int, ins: Instruction, spans: Sequence[isa.Span]) -> None:
-        counts = [v for k, v in ins.operands.items() if k in ("n0", "n1", "n2", "n3", "rows", "columns", "outputs")]
-        if any(v < 1 for v in counts) or ins.operands.get("bytes", 1) < 1:
+        counts = [v for k, v in ins.operands.items() if k in EXTENTS]
+        if any(v < 1 for v in counts):
             raise MachineError("an extent is below 1", number, ins)
+        if math.prod(counts) > LARGEST:
+            raise MachineError(f"it has more than {LARGEST:,} elements", number, ins)
         for name, low, high, write in spans:
             size = self.sizes[name]
             if high > low and (low < 0 or high > size):
@@ -135,8 +145,23 @@ class Machine:
 
     def _window_rules(self, number: int, ins: Instruction, form: str) -> None:
         r = self.registers.sets[form]
-        if min(r[k] for k in isa.WINDOW[4:10]) < 1 or min(r[k] for k in isa.WINDOW[:4]) < 0:
+        if min(r[k] for k in isa.WINDOW[4:10]) < 1 or min(r[k] for k in (*isa.WINDOW[:4], *isa.WINDOW[10:12])) < 0:
             raise MachineError("its window registers hold no window", number, ins)
+        o = ins.operands
+        rows, columns, depth = (o.get(a, o.get(b, 1)) for a, b in (("rows", "n0"), ("columns", "n1"), ("channels", "n2")))
+        sides = [(n - 1) * r[f"stride_{axis}"] + (r[f"kernel_{axis}"] - 1) * r[f"dilation_{axis}"] + 1
+                 for n, axis in ((rows, "h"), (columns, "w"))]
+        taps = rows * columns * r["kernel_h"] * r["kernel_w"]
+        if max(math.prod(sides), taps) * max(depth, o.get("outputs", 1)) > ROOM:
+            raise MachineError(f"its windows cover more than {ROOM:,} bytes", number, ins)
+
+    @staticmethod
+    def _scaling_rules(number: int, ins: Instruction) -> None:
+        """Of the registers that a configure sets for requantization."""
+        o = ins.operands
+        shifts = [o[k] for k in ("shift", "fraction") if k in o]
+        if any(not 0 <= s <= 62 for s in shifts) or not -128 <= o.get("low", 0) <= o.get("high", 0) <= 127:
+            raise MachineError("shifts are 0 to 62, limits are int8 values in order", number, ins)
 
     def _windows(self, form: str, x: int, rows: int, columns: int, channels: int, fill: int) -> I8:
         """View [rows, columns, kernel_h, kernel_w, channels] of the padded image."""

@@ -73,6 +73,7 @@ class WindowJob(Job):
         """Derive what other stages ask for."""
         self.reads = tuple(dict.fromkeys(v for v in (self.x, self.residual) if v))
         self.writes = self.out
+        self.over = (self.residual,) if self.residual and self.residual != self.x else ()
         parts = (a for a in (self.weight, self.bias, self.multiplier, self.table) if a is not None)
         self.weight_bytes = sum(a.nbytes for a in parts)
 
