@@ -36,8 +36,7 @@ def smallest(graph: Graph, d: Description, host: bool = False) -> Device:
             return build(graph, d, host)
         except DoesNotFitError as error:
             memory = getattr(d.memory, error.memory)
-            assert error.short > 0
-            wanted = -(-(memory.bytes + error.short) // memory.banks) * memory.banks
+            wanted = -(-(memory.bytes + max(error.short, 0)) // memory.banks) * memory.banks
             d = d.vary({f"memory.{error.memory}.bytes": wanted})
     raise AssertionError("it never fits")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -87,7 +88,7 @@ def test_accounts_add_up(name: str) -> None:
         assert sum(x.elapsed for x in t.layers) == t.total
         for unit in range(5):
             spans = sorted((start, end) for u, _, start, end in t.events if u == unit)
-            assert all(a[1] <= b[0] for a, b in zip(spans, spans[1:], strict=False)), "a unit does one thing at a time"
+            assert all(a[1] <= b[0] for a, b in pairwise(spans)), "a unit does one thing at a time"
         busy = sum(x.compute for x in t.layers)
         assert busy == sum(end - start for u, _, start, end in t.events if u == 2) <= t.total
         assert t.compute_only <= busy
@@ -97,8 +98,8 @@ def test_hardware_parameters_change_the_outcome() -> None:
     d = Description.load("ws16-mcu")
     graph = gemm(200, 96, 300)
     base = timeline(graph, d).total
-    slower = ({"dram.mb_per_s": 50.0}, {"vector.lanes": 1}, {"array.columns": 4}, {"memory.weight.bytes_per_cycle": 0.5},
-              {"memory.weight.bytes": 512}, {"fetch.bytes_per_cycle": 0.05}, {"dram.latency_cycles": 5000})
+    slower = ({"dram.mb_per_s": 50.0}, {"vector.lanes": 1}, {"array.columns": 4},
+              {"memory.weight.bytes_per_cycle": 0.5}, {"memory.weight.bytes": 512}, {"fetch.bytes_per_cycle": 0.05}, {"dram.latency_cycles": 5000})
     for change in slower:
         assert timeline(graph, d.vary(change)).total > base, change
     assert timeline(graph, d.vary({"dram.mb_per_s": 5000.0, "cache.bytes": 65536})).total < base

@@ -237,7 +237,8 @@ class Compiler:
         job = self.jobs[i]
         least = min(self.plans(i, self.on_chip), key=lambda p: sum(-(-b // LINE) * LINE for b in p.buffers))
         need = sum(-(-b // LINE) * LINE for b in least.buffers)
-        tensor = f"buffers of '{job.name}'" if isinstance(job, MoveJob) else f"tiles of {', '.join(map(repr, (*job.reads, job.writes)))}"
+        tiles = f"tiles of {', '.join(map(repr, (*job.reads, job.writes)))}"
+        tensor = f"buffers of '{job.name}'" if isinstance(job, MoveJob) else tiles
         return DoesNotFitError(job.name, Shortage("act", f"{tensor} ({least.text})", need), self.d.memory.act.bytes)
 
 

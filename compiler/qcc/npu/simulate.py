@@ -18,10 +18,9 @@ from qcc.npu.ordering import INDEX, Clocks, Tracker
 from qcc.npu.program import Program, memory_sizes, tracked
 
 EXTENTS = ("n0", "n1", "n2", "n3", "rows", "columns", "channels", "outputs", "multiplier", "bytes")
-LARGEST = 2**40
-"""Elements (for a matmul: products of a tap) that an instruction may have: more is no program that a compiler wrote."""
-ROOM = 2**31
-"""Bytes that padding may blow an image up to."""
+ZEROS = ("zero_point", "zero_a", "zero_b", "residual_zero")
+ROOM = 2**28
+"""Bytes of an image with its padding, and of all its windows, that the sequencer can address."""
 
 I8 = NDArray[np.int8]
 I64 = NDArray[np.int64]
@@ -79,8 +78,6 @@ class Machine:
         counts = [v for k, v in ins.operands.items() if k in EXTENTS]
         if any(v < 1 for v in counts):
             raise MachineError("an extent is below 1", number, ins)
-        if math.prod(counts) > LARGEST:
-            raise MachineError(f"it has more than {LARGEST:,} elements", number, ins)
         for name, low, high, write in spans:
             size = self.sizes[name]
             if high > low and (low < 0 or high > size):
@@ -88,6 +85,8 @@ class Machine:
                 raise MachineError(f"{what}, which has {size:,}", number, ins)
             if write and name == "dram" and high > self.program.data_bytes:
                 raise MachineError("writes over the constants in DRAM", number, ins)
+            if write and ins.op not in ("matmul", "depthwise") and math.prod(counts) > size:
+                raise MachineError(f"writes more elements than {name} memory has bytes", number, ins)
 
     def _order(self, number: int, ins: Instruction, spans: list[isa.Span], clocks: Clocks, tracker: Tracker) -> None:
         unit = INDEX[ins.unit]
@@ -148,7 +147,8 @@ class Machine:
         if min(r[k] for k in isa.WINDOW[4:10]) < 1 or min(r[k] for k in (*isa.WINDOW[:4], *isa.WINDOW[10:12])) < 0:
             raise MachineError("its window registers hold no window", number, ins)
         o = ins.operands
-        rows, columns, depth = (o.get(a, o.get(b, 1)) for a, b in (("rows", "n0"), ("columns", "n1"), ("channels", "n2")))
+        names = (("rows", "n0"), ("columns", "n1"), ("channels", "n2"))
+        rows, columns, depth = (o.get(a, o.get(b, 1)) for a, b in names)
         sides = [(n - 1) * r[f"stride_{axis}"] + (r[f"kernel_{axis}"] - 1) * r[f"dilation_{axis}"] + 1
                  for n, axis in ((rows, "h"), (columns, "w"))]
         taps = rows * columns * r["kernel_h"] * r["kernel_w"]
@@ -162,6 +162,8 @@ class Machine:
         shifts = [o[k] for k in ("shift", "fraction") if k in o]
         if any(not 0 <= s <= 62 for s in shifts) or not -128 <= o.get("low", 0) <= o.get("high", 0) <= 127:
             raise MachineError("shifts are 0 to 62, limits are int8 values in order", number, ins)
+        if any(not -128 <= o.get(k, 0) <= 127 for k in ZEROS):
+            raise MachineError("a zero point is no int8 value", number, ins)
 
     def _windows(self, form: str, x: int, rows: int, columns: int, channels: int, fill: int) -> I8:
         """View [rows, columns, kernel_h, kernel_w, channels] of the padded image."""
