@@ -179,7 +179,7 @@ def depthwise_call(
     call = CallBuilder(
         "conv_depthwise", node.output, macs=batch * height * width * w.size,
         params={"stride": window.stride[1], "dilation": window.dilation[1], "outputs": (batch, height, width),
-                "sliding": window.stride[0] == window.dilation[0] == 1 and w.shape[1] < COLUMN, **epilogue.params(n)},
+                "sliding": window.stride[0] == window.dilation[0] == 1 and w.shape[1] % dot > 0, **epilogue.params(n)},
     )  # fmt: skip
     image, row, pixel, _ = x[0].strides
     rows = View(
