@@ -33,20 +33,22 @@ def gemm_tile(pixels: int, blocks: int) -> tuple[int, int]:
 def conv_gemm(sch: Any, kernel: Kernel, decide: Decide) -> None:
     """Tiles of pixels x channels; the parallel loop runs over (chunk of tiles, block of channels)."""
     acc, out = sch.get_sblock("acc"), sch.get_sblock("out")
-    batch, height, width = kernel.param("outputs")
+    _, height, width = kernel.param("outputs")
     blocks, taps_y, taps_x, groups, lanes, dot = kernel.view("w").shape
     run, step = groups * dot, kernel.param("step")
     rows_default, cols_default = gemm_tile(width, blocks)
     rows = decide("rows", divisors(width, ACCUMULATORS), rows_default)
     cols = decide("cols", divisors(blocks, ACCUMULATORS), cols_default)
-    room = (WIDENED_BYTES // 2 - (rows - 1) * min(step, run)) // dot if step < run else WIDENED_BYTES // 2 // rows // dot
-    part = decide("part", divisors(groups), max((d for d in divisors(groups) if 32 <= d <= room), default=groups))
+    shared = step < run  # neighbouring pixels have elements in common: widen what a tile spans, else pixel by pixel
+    room = WIDENED_BYTES // 2 - (rows - 1) * step if shared else WIDENED_BYTES // 2 // rows
+    fitting = [d for d in divisors(groups, max(1, room // dot)) if d >= 32]
+    part = decide("part", divisors(groups), fitting[-1] if fitting else groups)
     units = height if height > 1 else width // rows
     unit_bytes = (width if height > 1 else rows) * taps_y * taps_x * groups * dot
     chunk_default = nearest_divisor(units, max(1, min(256 * 1024 // unit_bytes, -(-units // 4))))
     chunk = decide("chunk", divisors(units), chunk_default)
 
-    wide = sch.cache_read(acc, 0, "global") if step < run else sch.reindex(acc, ("read", 0))
+    wide = sch.cache_read(acc, 0, "global") if shared else sch.reindex(acc, ("read", 0))
     sch.unsafe_set_dtype(wide, 0, "int16")
     b, y, x, n = sch.get_loops(out)
     xo, xi = sch.split(x, [None, rows])

@@ -12,7 +12,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from qcc.lower import expressions
-from qcc.schedule.intrinsic import Parameter, describe, describe_block, implement, register_once
+from qcc.schedule.intrinsic import Parameter, describe, describe_block, implement, register_once, store_channels
 
 LANES = 8
 PAIR = 2
@@ -114,8 +114,8 @@ def requantize(
 ) -> tuple[Any, Any]:
     """The epilogue of 8 channels; lanes beyond ``channels`` (a last, partial block) are not stored.
 
-    Even and odd lanes are multiplied apart (``vpmuldq``). AVX2 shifts 64-bit lanes as unsigned only. Up to a shift of 32
-    the low words are the same; beyond, the high words are shifted on as int32.
+    Even and odd lanes are multiplied apart (``vpmuldq``). AVX2 shifts 64-bit lanes as unsigned only. Up to a shift of
+    32 the low words are the same; beyond, the high words are shifted on as int32.
     """
     inputs: list[Parameter] = [("c", (LANES,), "int32"), ("bias", (LANES,), "int32"), ("mult", (LANES,), "int32")]
     if residual:
@@ -144,26 +144,9 @@ def requantize(
         if clamped:
             low, high = (_all(T.Cast(storage, limit)) for limit in (q[1], q[2]))
             y = T.min(T.max(y, low), high)
-        _store(out, y, bias.elem_offset, channels)
+        store_channels(out, y, bias.elem_offset, channels)
 
     return describe(inputs, output, value), implement(inputs, output, body)
-
-
-def _store(out: Any, y: Any, begin: Any, channels: int) -> None:
-    """Store a byte for each of the channels from ``begin`` to ``channels``, 8 at most."""
-    if channels % LANES == 0:
-        T.buffer_store(out, y, [T.ramp(T.int32(0), 1, LANES)])
-        return
-    with T.If(begin + T.int32(LANES) <= T.int32(channels)):
-        with T.Then():
-            T.buffer_store(out, y, [T.ramp(T.int32(0), 1, LANES)])
-        with T.Else():
-            first = 0
-            for size in (4, 2, 1):
-                if channels & size:
-                    piece = tirx.Shuffle([y], [*range(first, first + size)])
-                    T.buffer_store(out, piece, [T.ramp(T.int32(first), 1, size) if size > 1 else T.int32(first)])
-                    first += size
 
 
 def _swapped(v: Any) -> Any:

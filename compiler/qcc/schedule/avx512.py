@@ -11,7 +11,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from qcc.lower import expressions
-from qcc.schedule.intrinsic import Parameter, describe, describe_block, implement, register_once
+from qcc.schedule.intrinsic import Parameter, describe, describe_block, implement, register_once, store_channels
 
 LANES = 16
 
@@ -64,9 +64,9 @@ def depthwise(rows: int, pixels: int, stride: int, dilation: int, taps_x: int, g
     """A tile of a depthwise convolution: ``rows`` x ``pixels`` neighbouring outputs of 16 channels, all taps added.
 
     The bytes of four rows of a column are interleaved once (16 groups of four) and serve every output that the column
-    touches: one ``vpdpbusd`` per output, column and group of four rows. A second row of outputs reads the same four rows
-    one further down: same bytes, weights moved up by one byte. So two rows go with kernels of height 3 at most, stride and
-    dilation of rows 1.
+    touches: one ``vpdpbusd`` per output, column and group of four rows. A second row of outputs reads the same four
+    rows one further down: same bytes, weights moved up by one byte. So two rows go with kernels of height 3 at most,
+    stride and dilation of rows 1.
     """
     columns = (pixels - 1) * stride + (taps_x - 1) * dilation + 1
     x: Parameter = ("x", (rows, 4 * groups, columns, LANES), "uint8")
@@ -154,8 +154,9 @@ def requantize(shift: int, channels: int, clamped: bool, residual: bool, fractio
         limits = (q[1], q[2]) if clamped else (T.int32(0), T.int32(255))
         v = T.min(T.max(v, T.broadcast(limits[0], LANES)), T.broadcast(limits[1], LANES))
         v = T.Cast("uint8x16", v)
-        if channels % LANES == 0:
-            T.buffer_store(out, v, [T.ramp(T.int32(0), 1, LANES)])
+        if channels % LANES in (0, 1):
+            # LLVM 22 makes a masked, truncating store of one lane a store of 4 bytes.
+            store_channels(out, v, bias.elem_offset, channels)
         else:
             inside = T.ramp(bias.elem_offset, 1, LANES) < T.broadcast(T.int32(channels), LANES)
             if channels % LANES == 1:  # LLVM 22 stores four bytes for a mask of one lane
