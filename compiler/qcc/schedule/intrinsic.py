@@ -92,7 +92,7 @@ def implement(
 
 
 def store_channels(out: Any, v: Any, begin: Any, channels: int) -> None:
-    """Store those lanes of ``v`` that are channels, the first of which is ``begin``: all, or in pieces of 8, 4, 2, 1."""
+    """Store those lanes of ``v`` that are channels, the first being ``begin``: all, or in pieces of 8, 4, 2, 1."""
     lanes = int(out.shape[0])
     if channels % lanes == 0:
         T.buffer_store(out, v, [T.ramp(T.int32(0), 1, lanes)])

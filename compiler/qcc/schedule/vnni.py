@@ -39,7 +39,8 @@ def conv_gemm(sch: Any, kernel: Kernel, decide: Decide) -> None:
 
     b, y, x, n = sch.get_loops(out)
     xo, xi = sch.split(x, [None, rows])
-    no, nr, ni = sch.split(n, [None, cols, avx512.LANES])
+    vectors = 2 if cols % 2 == 0 else 1
+    no, nr, ni = sch.split(n, [None, cols // vectors, vectors * avx512.LANES])
     if height > 1:
         outer, inner = sch.split(y, [None, chunk])
         sch.reorder(b, outer, no, inner, xo, xi, nr, ni)
@@ -62,7 +63,7 @@ def conv_gemm(sch: Any, kernel: Kernel, decide: Decide) -> None:
     sch.tensorize(cl, avx512.dot())
     sch.unroll(pixel)
     sch.unroll(cr)
-    sch.tensorize(ni, _epilogue(kernel))
+    sch.tensorize(ni, _epilogue(kernel, vectors))
     sch.unroll(nr)
     sch.unroll(xi)
 
@@ -89,15 +90,15 @@ def conv_depthwise(sch: Any, kernel: Kernel, decide: Decide) -> None:
     sch.unroll(init_line)
     stride, dilation = kernel.param("stride"), kernel.param("dilation")
     sch.tensorize(line, avx512.depthwise(lines, pixels, stride, dilation, taps_x, groups))
-    sch.tensorize(ni, _epilogue(kernel))
+    sch.tensorize(ni, _epilogue(kernel, 1))
     sch.unroll(xi)
     sch.unroll(yi)
 
 
-def _epilogue(kernel: Kernel) -> str:
+def _epilogue(kernel: Kernel, vectors: int) -> str:
     residual = any(o.key == "residual" for o in kernel.operands)
     shift, channels, clamped, fraction = (kernel.param(k) for k in ("shift", "channels", "clamped", "fraction"))
-    return avx512.requantize(shift, channels, clamped, residual, fraction)
+    return avx512.requantize(vectors, shift, channels, clamped, residual, fraction)
 
 
 SCHEDULES: dict[str, Callable[[Any, Kernel, Decide], None]] = {"conv_gemm": conv_gemm, "conv_depthwise": conv_depthwise}
