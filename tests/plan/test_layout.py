@@ -125,6 +125,19 @@ def test_results_that_need_a_copy() -> None:
     assert not layout.views & {cut, thinned, flat, turned}, "cut and padded, gaps, a halo, moved axes"
 
 
+def test_elements_with_gaps_are_copied_into_channels() -> None:
+    """Views of every second element, and of one pixel of an image that has channels first."""
+    b = Builder()
+    x = b.lut(b.input((1, 8, 6, 4)))
+    pixel = b.slice(x, (0, 0, 2, 1), (1, 8, 3, 2))
+    channels = b.reshape(pixel, 1, 1, 1, 8)
+    column = b.slice(x, (0, 0, 0, 1), (1, 8, 6, 2))
+    turned = b.node("transpose", {"x": b.reshape(column, 1, 48, 1, 1)}, perm=(0, 2, 3, 1))
+    layout = checked(b.output(*(b.conv(v, 3, 1, (0, 0, 0, 0)) for v in (channels, turned))))
+    assert {pixel, column} <= layout.views
+    assert not layout.views & {channels, turned}
+
+
 def test_a_squeezed_value_takes_the_frame_of_its_reader() -> None:
     b = Builder()
     x = b.lut(b.input((1, 10, 4)))

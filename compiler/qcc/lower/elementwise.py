@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcc.ir.graph import Node
-from qcc.lower.kernel import Call, LowerContext
+from qcc.lower.kernel import BufferArg, Call, LowerContext, View
 from qcc.lower.views import Placed, Source, elementwise_call, source, storage_offset, stored
 from qcc.numerics import INT8_MAX, INT8_MIN
 
@@ -53,15 +53,28 @@ def compare_calls(node: Node, ctx: LowerContext) -> list[Call]:
     return [elementwise_call(node.op, node.output, reads, ctx.place(node.output))]
 
 
-def lut_call(node: Node, ctx: LowerContext, x: Placed, table: NDArray[np.int8], y: Placed) -> Call:
-    """``y = table[x + 128]``; x and y may be the same place."""
-    return elementwise_call("lut", node.output, {"x": Source(*x)}, y, {"table": stored(table, ctx.storage)})
+def lookup_calls(node: Node, ctx: LowerContext, x: Placed, table: NDArray[np.int8], y: Placed) -> list[Call]:
+    """``y = table[x + 128]``; x and y may be the same place. A single row is cut where its last whole vector ends."""
+    entries = {"table": stored(table, ctx.storage)}
+    call = elementwise_call("lut", node.output, {"x": Source(*x)}, y, entries)
+    count, *more = call.kernel.view("y").shape
+    whole = count - count % ctx.target.vector_bytes
+    if more or whole in (0, count):
+        return [call]
+    calls = []
+    for begin, end in ((0, whole), (whole, count)):
+        part = [
+            (View((end - begin,), view.strides, view.dtype), BufferArg(arg.value, arg.offset + begin * view.strides[0]))
+            for view, (_, arg) in ((call.kernel.view("x"), x), (call.kernel.view("y"), y))
+        ]
+        calls.append(elementwise_call("lut", node.output, {"x": Source(*part[0])}, part[1], entries))
+    return calls
 
 
 def lut_calls(node: Node, ctx: LowerContext) -> list[Call]:
     """lut."""
     table = ctx.constant(node.inputs["table"])
-    return [lut_call(node, ctx, ctx.place(node.inputs["x"]), table, ctx.place(node.output))]
+    return lookup_calls(node, ctx, ctx.place(node.inputs["x"]), table, ctx.place(node.output))
 
 
 def prelu_calls(node: Node, ctx: LowerContext) -> list[Call]:
