@@ -159,9 +159,9 @@ def test_channel_slices_are_read_with_their_inputs_halo() -> None:
 
 def test_element_wise_nodes_write_over_dying_inputs() -> None:
     b = Builder()
-    first = b.lut(b.input((1, 4, 4, 4)))
+    first = b.lut(b.input((1, 4, 4, 16)))
     second = b.lut(first)
-    third = b.conv(second, 4, 1, (0, 0, 0, 0), residual=first)
+    third = b.conv(second, 16, 1, (0, 0, 0, 0), residual=first)
     last = b.add(third, second)
     layout = checked(b.output(b.dequantize(last)))
     assert layout.in_place == {first: "x", third: first, last: third}
@@ -181,9 +181,9 @@ def test_inputs_that_must_not_be_overwritten() -> None:
 
 def test_an_in_place_writer_with_another_zero_point_fills_the_halo_again() -> None:
     b = Builder()
-    x = b.input((1, 4, 4, 4))
-    first = b.conv(x, 4)
-    second = b.conv(b.conv(first, 4), 4, residual=first, q=QParams(0.05, 11))
+    x = b.input((1, 4, 4, 16))
+    first = b.conv(x, 16)
+    second = b.conv(b.conv(first, 16), 16, residual=first, q=QParams(0.05, 11))
     layout = checked(b.output(b.conv(second, 4)))
     assert layout.in_place[second] == first
     assert [f.byte for f in layout.fills[second]] == [139]

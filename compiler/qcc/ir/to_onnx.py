@@ -261,17 +261,16 @@ def _pool(e: _Export, node: Node) -> None:
     if all(p < k for p, k in zip(pads, a["kernel"] * 2, strict=True)):
         e.write(node, True, op, [x], pads=pads, **attributes)
         return
-    # ONNX wants pads smaller than the kernel. (ONNX Runtime would fuse a Pad with zeros into a pool, and then refuse it.)
+    # ONNX wants pads smaller than the kernel. ONNX Runtime fuses a Pad with zeros into a pool, and then refuses it.
     if op == "MaxPool":
         around = e.constant(np.array([0, 0, *pads[:2], 0, 0, *pads[2:]], np.int64))
         e.write(node, True, op, [e.emit("Pad", [x, around, e.constant(np.float32(-np.inf))])], **attributes)
         return
-    n, h, w, c = e.graph.types[node.inputs["x"]].shape
-    size = math.prod(a["kernel"])
-    taps = e.constant(np.full((c, 1, *a["kernel"]), 1 / size, np.float32))
-    mean = e.emit("Conv", [x, taps], group=c, pads=pads, strides=a["stride"])
-    counts = np.float64(size) if a["count_include_pad"] else taps_inside(node, (n, h, w, c))
-    e.write(node, True, "Mul", [mean, e.constant((size / counts).astype(np.float32))])
+    shape = e.graph.types[node.inputs["x"]].shape
+    ones = e.constant(np.ones((shape[3], 1, *a["kernel"]), np.float32))
+    sums = e.emit("Conv", [x, ones], group=shape[3], pads=pads, strides=a["stride"])
+    counts = np.full(1, math.prod(a["kernel"])) if a["count_include_pad"] else taps_inside(node, shape)
+    e.write(node, True, "Div", [sums, e.constant(counts.astype(np.float32))])
 
 
 def _reduce(e: _Export, node: Node) -> None:

@@ -5,14 +5,15 @@ Zero points, multipliers and limits are constants, so that kernels are shared.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qcc.ir.graph import Node
-from qcc.lower.kernel import BufferArg, Call, LowerContext, View
-from qcc.lower.views import Placed, Source, elementwise_call, source, storage_offset, stored
+from qcc.lower.kernel import BufferArg, Call, CallBuilder, LowerContext, View
+from qcc.lower.views import Placed, Source, elementwise_call, merge_axes, source, storage_offset, stored
 from qcc.numerics import INT8_MAX, INT8_MIN
 
 
@@ -55,19 +56,21 @@ def compare_calls(node: Node, ctx: LowerContext) -> list[Call]:
 
 def lookup_calls(node: Node, ctx: LowerContext, x: Placed, table: NDArray[np.int8], y: Placed) -> list[Call]:
     """``y = table[x + 128]``; x and y may be the same place. A single row is cut where its last whole vector ends."""
-    entries = {"table": stored(table, ctx.storage)}
-    call = elementwise_call("lut", node.output, {"x": Source(*x)}, y, entries)
-    count, *more = call.kernel.view("y").shape
-    whole = count - count % ctx.target.vector_bytes
-    if more or whole in (0, count):
-        return [call]
+    shape, strides, _ = merge_axes(y[0].shape, [x[0].strides, y[0].strides])
+    entries = stored(table, ctx.storage).reshape((1,) * (len(shape) - 1) + (-1,))
+    whole = shape[0] - shape[0] % ctx.target.vector_bytes
+    cuts = [0, whole, shape[0]] if len(shape) == 1 else [0, shape[0]]
     calls = []
-    for begin, end in ((0, whole), (whole, count)):
-        part = [
-            (View((end - begin,), view.strides, view.dtype), BufferArg(arg.value, arg.offset + begin * view.strides[0]))
-            for view, (_, arg) in ((call.kernel.view("x"), x), (call.kernel.view("y"), y))
+    for begin, end in pairwise(sorted(set(cuts))):
+        call = CallBuilder("lut", node.output)
+        places = [
+            (View((end - begin, *shape[1:]), steps, view.dtype), BufferArg(arg.value, arg.offset + begin * steps[0]))
+            for steps, (view, arg) in zip(strides, (x, y), strict=True)
         ]
-        calls.append(elementwise_call("lut", node.output, {"x": Source(*part[0])}, part[1], entries))
+        call.read("x", places[0])
+        call.const("table", entries)
+        call.write("y", places[1])
+        calls.append(call.call())
     return calls
 
 

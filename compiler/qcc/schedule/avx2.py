@@ -8,10 +8,11 @@ and widens ``cols`` vectors of weights as it loads them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from qcc.lower.kernel import Kernel
-from qcc.schedule import avx2_intrin
+from qcc.schedule import avx2_intrin, tables
 from qcc.schedule.decide import Decide
 from qcc.schedule.tiles import divisors, gemm_chunks, nearest_divisor
 
@@ -116,4 +117,6 @@ def _epilogue(kernel: Kernel) -> str:
     return avx2_intrin.requantize(kernel.view("y").dtype, shift, channels, clamped, residual, fraction)
 
 
-SCHEDULES: dict[str, Callable[[Any, Kernel, Decide], None]] = {"conv_gemm": conv_gemm, "conv_depthwise": conv_depthwise}
+SCHEDULES: dict[str, Callable[[Any, Kernel, Decide], None]] = {
+    "conv_gemm": conv_gemm, "conv_depthwise": conv_depthwise, "lut": partial(tables.lut, 32),
+}  # fmt: skip
