@@ -26,6 +26,8 @@ from qcc.ir.verify import verify
 from qcc.target import Target
 
 if TYPE_CHECKING:
+    import onnx
+
     from qcc.lower.build import Built
     from qcc.lower.kernel import Call
     from qcc.plan.layout import Layout
@@ -102,13 +104,22 @@ def stages(
     from qcc.quantize.assign import assign
     from qcc.quantize.convert import convert
 
-    if calib is None:
-        raise CalibrationError("a float model needs calibration samples", hint="give some with --calib (or calib=…)")
-    measured = _calibrate(graph, calib, method, progress)
+    measured = _measure(graph, calib, method, progress)
     params, graph = assign(graph, measured.ranges, remarks)
     graph = convert(graph, params, io, measured.means, remarks)
     verify(graph)
     yield "quantize", graph
+
+
+def export(model: Any, *, calib: Any = None, name: str | None = None, method: str = "mse") -> onnx.ModelProto:
+    """The quantized model as QDQ ONNX; parameters as for ``compile``. Compiling the result gives the same program."""
+    from qcc.ir.to_qdq import to_qdq
+    from qcc.quantize.assign import assign
+
+    graph = next(g for stage, g in stages(model, name=name) if stage == "simplify")
+    measured = _measure(graph, calib, method, None)
+    params, graph = assign(graph, measured.ranges)
+    return to_qdq(graph, params, measured.means)
 
 
 def build(
@@ -146,6 +157,17 @@ def _import(model: Any, name: str | None) -> Graph:
     graph = onnx.load(model, name)
     graph.name = re.sub(r"\W+", "_", name or graph.name).strip("_") or "model"
     return graph
+
+
+def _measure(graph: Graph, calib: Any, method: str, progress: bool | None) -> Calibration:
+    """Ranges from the samples; without any where the model itself is quantized."""
+    from qcc.quantize.calibrate import Calibration
+
+    if calib is not None:
+        return _calibrate(graph, calib, method, progress)
+    if any(node.op == "fake_quant" for node in graph.nodes):
+        return Calibration({}, {})
+    raise CalibrationError("a float model needs calibration samples", hint="give some with --calib (or calib=…)")
 
 
 def _calibrate(graph: Graph, calib: Any, method: str, progress: bool | None) -> Calibration:
