@@ -12,6 +12,7 @@ from qcc.ir.graph import Arrays, Node, TensorType, Types
 from qcc.ops.base import IllegalNode, Op
 
 if TYPE_CHECKING:
+    from qcc.lower.kernel import Call, LowerContext
     from qcc.quantize.convert import Converter
 
 
@@ -58,6 +59,12 @@ class Quantize(Edge):
         assert out.qparams is not None, "the output of quantize has parameters"
         return self._permute(node, numerics.quantize_input(x["x"], out.qparams))
 
+    def kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
+        """See ``lower.elementwise``."""
+        from qcc.lower.elementwise import quantize_calls
+
+        return quantize_calls(node, ctx)
+
 
 class Dequantize(Edge):
     """int8 to float32 (``numerics.dequantize_output``), then transposed by ``perm`` if any."""
@@ -73,3 +80,9 @@ class Dequantize(Edge):
         q = types["x"].qparams
         assert q is not None, "the input of dequantize has parameters"
         return self._permute(node, numerics.dequantize_output(x["x"], q))
+
+    def kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
+        """See ``lower.elementwise``."""
+        from qcc.lower.elementwise import dequantize_calls
+
+        return dequantize_calls(node, ctx)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from qcc import numerics
 from qcc.ir.graph import Arrays, Attr, Node, TensorType, Types
 from qcc.ops.same_scale import SameScale
+
+if TYPE_CHECKING:
+    from qcc.lower.kernel import Call, LowerContext
 
 
 class ResizeBilinear(SameScale):
@@ -49,3 +52,9 @@ class ResizeBilinear(SameScale):
     def integer(self, node: Node, x: Arrays, types: Types, out: TensorType) -> NDArray[Any]:
         """``numerics.bilinear``."""
         return numerics.bilinear(x["x"], node.attrs["rows"], node.attrs["cols"])
+
+    def kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
+        """See ``lower.pools``."""
+        from qcc.lower.pools import resize_calls
+
+        return resize_calls(node, ctx)

@@ -11,7 +11,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from qcc.lower import expressions
-from qcc.schedule.intrinsic import Parameter, describe, describe_block, implement, register_once
+from qcc.schedule.intrinsic import Parameter, describe, describe_block, implement, register_once, store_channels
 
 LANES = 16
 
@@ -20,8 +20,10 @@ def _lanes(buffer: Any) -> Any:
     return buffer[T.ramp(T.int32(0), 1, LANES)]
 
 
-def _shift_right_logical(v: Any, by: int) -> Any:
-    """An int64x8 shifted as unsigned: the low words are those of the arithmetic shift, and AVX2 has this one too."""
+def _shift_right(v: Any, by: int) -> Any:
+    """The low words of an int64x8 shifted right; up to 32 the logical shift has the same ones and needs no AVX-512."""
+    if by > 32:
+        return T.shift_right(v, T.broadcast(T.int64(by), 8))
     return T.reinterpret(
         T.shift_right(T.reinterpret(v, dtype="uint64x8"), T.broadcast(T.uint64(by), 8)), dtype="int64x8"
     )
@@ -58,45 +60,53 @@ def dot() -> tuple[Any, Any]:
 
 
 @register_once
-def depthwise(pixels: int, stride: int, dilation: int, taps_x: int, groups: int) -> tuple[Any, Any]:
-    """A tile of a depthwise convolution: ``pixels`` neighbouring outputs of 16 channels, all taps added.
+def depthwise(rows: int, pixels: int, stride: int, dilation: int, taps_x: int, groups: int) -> tuple[Any, Any]:
+    """A tile of a depthwise convolution: ``rows`` x ``pixels`` neighbouring outputs of 16 channels, all taps added.
 
     The bytes of four rows of a column are interleaved once (16 groups of four) and serve every output that the column
-    touches: one ``vpdpbusd`` per output, column and group of four rows.
+    touches: one ``vpdpbusd`` per output, column and group of four rows. A second row of outputs reads the same four
+    rows one further down: same bytes, weights moved up by one byte. So two rows go with kernels of height 3 at most,
+    stride and dilation of rows 1.
     """
     columns = (pixels - 1) * stride + (taps_x - 1) * dilation + 1
-    x: Parameter = ("x", (4 * groups, columns, LANES), "uint8")
+    x: Parameter = ("x", (rows, 4 * groups, columns, LANES), "uint8")
     w: Parameter = ("w", (taps_x, groups, LANES, 4), "int8")
-    c: Parameter = ("c", (pixels, LANES), "int32")
+    c: Parameter = ("c", (rows, pixels, LANES), "int32")
 
     def meaning(source: Any, weights: Any, sums: Any) -> None:
         # Blockizing drops axes of extent 1 from the inner block and keeps their loops.
-        extents = (pixels, LANES, taps_x, groups, 4)
+        extents = (rows, pixels, LANES, taps_x, groups, 4)
         kept = [i for i, extent in enumerate(extents) if extent > 1]
         with T.grid(*extents) as loops, T.sblock("update"):
-            axes = T.axis.remap("".join("SSRRR"[i] for i in kept), [loops[i] for i in kept])
-            p, n, kx, g, k = (axes[kept.index(i)] if i in kept else 0 for i in range(5))
-            product = T.Cast("int32", source[g * 4 + k, p * stride + kx * dilation, n]) * T.Cast(
-                "int32", weights[kx, g, n, k]
-            )
-            T.buffer_store(sums, sums[p, n] + product, [p, n])
+            axes = T.axis.remap("".join("SSSRRR"[i] for i in kept), [loops[i] for i in kept])
+            y, p, n, kx, g, k = (axes[kept.index(i)] if i in kept else 0 for i in range(6))
+            left = T.Cast("int32", source[y, g * 4 + k, p * stride + kx * dilation, n])
+            product = left * T.Cast("int32", weights[kx, g, n, k])
+            T.buffer_store(sums, sums[y, p, n] + product, [y, p, n])
 
     order = [LANES * k + n for n in range(LANES) for k in range(4)]
 
     def body(source: Any, weights: Any, sums: Any) -> None:
         def column(g: int, j: int) -> Any:
-            rows = [source.vload([4 * g + k, j, 0], dtype="uint8x16") for k in range(4)]
-            return T.reinterpret(tirx.Shuffle(rows, order), dtype="int8x64")
+            lines = [source.vload([0, 4 * g + k, j, 0], dtype="uint8x16") for k in range(4)]
+            return T.reinterpret(tirx.Shuffle(lines, order), dtype="int8x64")
 
-        for p in range(pixels):
-            total = sums[p, T.ramp(T.int32(0), 1, LANES)]
-            for kx in range(taps_x):
-                for g in range(groups):
-                    taps = weights.vload([kx, g, 0, 0], dtype="int8x64")
-                    total = _dpbusd(total, column(g, p * stride + kx * dilation), taps)
-            T.buffer_store(sums, total, [T.int32(p), T.ramp(T.int32(0), 1, LANES)])
+        def taps(y: int, kx: int, g: int) -> Any:
+            four = weights.vload([kx, g, 0, 0], dtype="int8x64")
+            if y == 0:
+                return four
+            moved = T.shift_left(T.reinterpret(four, dtype="int32x16"), T.broadcast(T.int32(8), LANES))
+            return T.reinterpret(moved, dtype="int8x64")
 
-    return describe_block([x, w], c, meaning, update=True), implement([x, w], c, body, update=True, rows=True)
+        for y in range(rows):
+            for p in range(pixels):
+                total = sums[y, p, T.ramp(T.int32(0), 1, LANES)]
+                for kx in range(taps_x):
+                    for g in range(groups):
+                        total = _dpbusd(total, column(g, p * stride + kx * dilation), taps(y, kx, g))
+                T.buffer_store(sums, total, [T.int32(y), T.int32(p), T.ramp(T.int32(0), 1, LANES)])
+
+    return describe_block([x, w], c, meaning, update=True), implement([x, w], c, body, update=True, rows="x")
 
 
 @register_once
@@ -132,11 +142,11 @@ def requantize(shift: int, channels: int, clamped: bool, residual: bool, fractio
         even = T.shift_right(T.shift_left(acc, s32), s32) * T.shift_right(T.shift_left(mul, s32), s32) + wide
         odd = T.shift_right(acc, s32) * T.shift_right(mul, s32) + wide
         word = T.broadcast(T.int64(0xFFFFFFFF), 8)
-        low = T.bitwise_and(_shift_right_logical(even, shift), word)
+        low = T.bitwise_and(_shift_right(even, shift), word)
         if shift == 32:
             high = T.bitwise_and(odd, T.broadcast(T.int64(-(1 << 32)), 8))
         else:
-            high = T.shift_left(_shift_right_logical(odd, shift), s32)
+            high = T.shift_left(_shift_right(odd, shift), s32)
         v = T.reinterpret(T.bitwise_or(low, high), dtype="int32x16")
         if residual:
             r = T.Cast("int32x16", _lanes(rest[0]))
@@ -144,10 +154,14 @@ def requantize(shift: int, channels: int, clamped: bool, residual: bool, fractio
         limits = (q[1], q[2]) if clamped else (T.int32(0), T.int32(255))
         v = T.min(T.max(v, T.broadcast(limits[0], LANES)), T.broadcast(limits[1], LANES))
         v = T.Cast("uint8x16", v)
-        if channels % LANES == 0:
-            T.buffer_store(out, v, [T.ramp(T.int32(0), 1, LANES)])
+        if channels % LANES in (0, 1):
+            # LLVM 22 makes a masked, truncating store of one lane a store of 4 bytes.
+            store_channels(out, v, bias.elem_offset, channels)
         else:
             inside = T.ramp(bias.elem_offset, 1, LANES) < T.broadcast(T.int32(channels), LANES)
+            if channels % LANES == 1:  # LLVM 22 stores four bytes for a mask of one lane
+                T.buffer_store(out, tirx.Shuffle([v], [0]), [T.int32(0)])
+                inside = T.bitwise_and(inside, T.ramp(T.int32(0), 1, LANES) > T.broadcast(T.int32(0), LANES))
             T.evaluate(T.call_llvm_intrin("void", "llvm.masked.store", v, out.access_ptr("w"), inside))
 
     return describe(inputs, output, value), implement(inputs, output, body)
