@@ -7,7 +7,6 @@ through the parameters of the float constant (``Scope.grids``).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -43,7 +42,8 @@ def parameters(n: OnnxNode, scale: int, zero: int) -> tuple[NDArray[np.float32],
         bad = next(iter(scales[~(np.isfinite(scales) & (scales > 0))].tolist()), "missing")
         raise Refused(f"its scale is {bad}; scales are positive and finite", "quantize the model again")
     zeros = n.array(zero, "zero point") if n.has(zero) else np.zeros(scales.shape, np.uint8)
-    scales = np.broadcast_to(scales, zeros.shape) if scales.size == 1 else scales
+    if scales.size == 1:
+        scales = np.full(zeros.shape, scales.reshape(-1)[0])
     if zeros.size != scales.size:
         raise Refused(f"it has {scales.size} scales and {zeros.size} zero points", "quantize the model again")
     return scales, zeros

@@ -115,11 +115,12 @@ class _Export:
         wide = np.asarray(q.scale) if q.axis is None else np.reshape(q.scale, [-1 if i == q.axis else 1
                                                                              for i in range(array.ndim)])
         levels = np.rint(array / wide) + q.zero_point
-        fits = numerics.INT8_MIN <= levels.min(initial=0) and levels.max(initial=0) <= numerics.INT8_MAX
+        fits = levels.min(initial=0) >= numerics.INT8_MIN and levels.max(initial=0) <= numerics.INT8_MAX
         stored = levels.astype(np.int8 if fits else np.int32)
         zeros = np.full(scale.shape, q.zero_point, stored.dtype)
         inputs = [self.constant(item) for item in (stored, scale, zeros)]
-        return self.emit("DequantizeLinear", inputs, **({} if q.axis is None else {"axis": q.axis}))
+        axis = {} if q.axis is None else {"axis": q.axis}
+        return self.emit("DequantizeLinear", inputs, None, **axis)
 
     def emit(self, op: str, inputs: Sequence[str], output: str | None = None, **attributes: Any) -> str:
         """Append a node; an output without a name gets a fresh one."""
