@@ -1,4 +1,4 @@
-"""Models quantized by ONNX Runtime, in ONNX Runtime and in qcc: top-1 on labelled samples, and each operator's distance.
+"""Models quantized by ONNX Runtime, in ONNX Runtime and in qcc: top-1 on labelled samples, distance of each operator.
 
     QCC_DATA=… python benchmarks/quantized.py [--models resnet20_cifar10] [--types u8s8,op] [--limit 100]
 

@@ -244,9 +244,8 @@ def _check_node(proto: onnx.NodeProto, context: object) -> None:
 def _import_node(proto: onnx.NodeProto, scope: Scope, used: set[str]) -> None:
     standard = proto.domain in ("", "ai.onnx") or (
         proto.domain == onnx_quant.MICROSOFT and proto.op_type in ("QuantizeLinear", "DequantizeLinear"))
-    if standard and onnx.defs.has(proto.op_type):
-        if not scope.unknown.intersection(proto.input) and fold(proto, scope):
-            return
+    if standard and onnx.defs.has(proto.op_type) and not scope.unknown.intersection(proto.input) and fold(proto, scope):
+        return
     if not standard or proto.op_type not in IMPORTERS:
         raise Refused("this operator is not supported", _HINTS.get(proto.op_type, REWRITE))
     if scope.unknown.intersection(proto.input):

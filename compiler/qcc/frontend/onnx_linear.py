@@ -57,7 +57,10 @@ def _maybe_turned(n: OnnxNode, index: int, turn: bool) -> str:
 
 
 def _dense(n: OnnxNode, x: str, w: Floats, weight_input: int, grid: QParams | None, bias: Floats | None) -> str:
-    """x [..., K] times w [O, K] (on the ``grid`` if any); ``bias`` [1, O] belongs to it, [rows, O] is added behind, and its O may be one."""
+    """x [..., K] times w [O, K], which is on the ``grid`` if any.
+
+    ``bias`` [1, O] belongs to the layer; [rows, O] is added behind, and its O may be one.
+    """
     inputs = {"x": x, "w": n.constant(n.inputs[weight_input], w, grid)}
     if bias is not None and len(bias) == 1:
         inputs["b"] = n.constant(n.inputs[2], np.broadcast_to(bias[0], (len(w),)))

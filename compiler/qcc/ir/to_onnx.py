@@ -108,14 +108,15 @@ class _Export:
         return name
 
     def given(self, array: Any, q: QParams | None) -> str:
-        """Name of a constant; one whose parameters are given is stored as integers and dequantized."""
+        """Name of a constant; one whose parameters are given is stored as integers (a bias as int32) and dequantized."""
         if q is None:
             return self.constant(array)
         scale: Any = np.asarray(q.scale, np.float32)
         wide = np.asarray(q.scale) if q.axis is None else np.reshape(q.scale, [-1 if i == q.axis else 1
                                                                              for i in range(array.ndim)])
         levels = np.rint(array / wide) + q.zero_point
-        fits = levels.min(initial=0) >= numerics.INT8_MIN and levels.max(initial=0) <= numerics.INT8_MAX
+        bias = q.axis is not None and array.ndim == 1
+        fits = not bias and levels.min(initial=0) >= numerics.INT8_MIN and levels.max(initial=0) <= numerics.INT8_MAX
         stored = levels.astype(np.int8 if fits else np.int32)
         zeros = np.full(scale.shape, q.zero_point, stored.dtype)
         inputs = [self.constant(item) for item in (stored, scale, zeros)]

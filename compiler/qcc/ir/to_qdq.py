@@ -46,9 +46,9 @@ def _store_integers(graph: Graph, node: Node, params: Mapping[str, QParams], mea
     (layer,) = converter.graph.nodes
     weight, bias = (converter.graph.constants[layer.inputs[key]] for key in ("w", "b"))
     q = converter.graph.types[layer.inputs["w"]].qparams
-    assert q is not None and isinstance(q.scale, tuple), "weights have a scale for each channel"
-    step = params[node.inputs["x"]].step
-    bias_q = QParams(tuple(step * s for s in q.scale), 0, 0)
+    assert q is not None, "weights have parameters"
+    steps = params[node.inputs["x"]].step * np.asarray(q.scale)
+    bias_q = QParams(tuple(steps.tolist()), 0, 0)
     node.inputs["w"] = graph.add_constant(f"{node.output}.w", numerics.dequantize(weight, q).astype(np.float32), q)
     real = numerics.dequantize(bias, bias_q).astype(np.float32)
     node.inputs["b"] = graph.add_constant(f"{node.output}.b", real, bias_q)
