@@ -183,7 +183,8 @@ BROKEN = {
     "no_quantize": (model([op("DynamicQuantizeLinear", "x", "q s z"), op("DequantizeLinear", "q t z", "y")], IMAGE,
                           {"t": F(0.5)}), "not those that its input was quantized with"),
     "arithmetic": (model([op("QuantizeLinear", "x s z", "q"), op("Add", "q q", "a"),
-                          op("DequantizeLinear", "a s z", "y")], IMAGE, {"s": F(0.1), "z": np.int8(0)}), "it computes with quantized integers"),
+                          op("DequantizeLinear", "a s z", "y")], IMAGE,
+                         {"s": F(0.1), "z": np.int8(0)}), "it computes with quantized integers"),
     "output": (model([op("QuantizeLinear", "x s z")], IMAGE, {"s": F(0.1), "z": np.int8(0)}),
                "output 'y' is made of quantized integers"),
 }  # fmt: skip

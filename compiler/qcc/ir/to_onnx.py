@@ -108,7 +108,7 @@ class _Export:
         return name
 
     def given(self, array: Any, q: QParams | None) -> str:
-        """Name of a constant; one whose parameters are given is stored as integers (a bias as int32) and dequantized."""
+        """Name of a constant; one with given parameters is stored as integers (a bias as int32) and dequantized."""
         if q is None:
             return self.constant(array)
         scale: Any = np.asarray(q.scale, np.float32)
@@ -119,7 +119,7 @@ class _Export:
         fits = not bias and levels.min(initial=0) >= numerics.INT8_MIN and levels.max(initial=0) <= numerics.INT8_MAX
         stored = levels.astype(np.int8 if fits else np.int32)
         zeros = np.full(scale.shape, q.zero_point, stored.dtype)
-        inputs = [self.constant(item) for item in (stored, scale, zeros)]
+        inputs = [self.constant(item) for item in (stored, scale, *([] if bias else [zeros]))]
         axis = {} if q.axis is None else {"axis": q.axis}
         return self.emit("DequantizeLinear", inputs, None, **axis)
 

@@ -113,8 +113,11 @@ def quantize_weighted(node: Node, convert: Converter, attrs: dict[str, Any], axi
     channels = weight.shape[0]
     bias = convert.constant(node.inputs["b"]).astype(np.float64) if "b" in node.inputs else np.zeros(channels)
     wanted, given = convert.weight_scales(node, weight), convert.given_scales(node)
-    if given is not None and (rounded := int((wanted != given).sum())):
-        convert.remark(node, f"the given weights of {rounded} channels leave [-127, 127] and were rounded to fit")
+    if given is not None:
+        peak = np.abs(weight).reshape(channels, -1).max(axis=1, initial=0.0)
+        rounded = int((np.rint(peak / given) > numerics.WEIGHT_MAX).sum())
+        if rounded:
+            convert.remark(node, f"the given weights of {rounded} channels leave [-127, 127] and were rounded to fit")
     scales = wanted
     for _ in range(40):
         params = QParams(tuple(float(s) for s in scales), 0, 0)

@@ -95,7 +95,8 @@ class Converter:
         given = self.given_scales(node)
         if given is not None:
             peak = np.abs(weight).reshape(len(weight), -1).max(axis=1, initial=0.0)
-            return np.where(np.rint(peak / given) > numerics.WEIGHT_MAX, peak / numerics.WEIGHT_MAX, given)
+            # -128 (which the file's int8 allows) is taken as -127: coarser weights would change the others too.
+            return np.where(np.rint(peak / given) > numerics.WEIGHT_MAX + 1, peak / numerics.WEIGHT_MAX, given)
         return weights.scales(weight, self.qparams(node.inputs["x"]).step, self.qparams(node.output).step)
 
     def given_scales(self, node: Node) -> NDArray[np.float64] | None:
