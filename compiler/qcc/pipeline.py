@@ -49,7 +49,8 @@ def compile(
 
     ``model``: path or bytes of an ONNX file, an ``onnx.ModelProto``, a ``torch.nn.Module`` (with ``example_inputs``, a
     tuple of tensors) or ``torch.export.ExportedProgram``, a float ``Graph``, or an integer one. Integer and quantized
-    models need no ``calib``. ``calib``: samples (``quantize.calibrate.Samples``), or the path of a file or folder of them.
+    models need no ``calib``. ``calib``: samples (``quantize.calibrate.Samples``), or the path of a file or folder of
+    them.
     ``out``: the artifact's folder; without it the artifact lives as long as the returned model. ``io``: "float", or
     "int8" for inputs and outputs in the model's own quantization. ``method``: how ranges are chosen
     (``quantize.observers.METHODS``). ``jobs``: processes that build kernels. ``dump_ir``: a folder for the graph after

@@ -45,7 +45,8 @@ CLIPPED = SUMS | {"sub", "sub_", "mul", "mul_"}
 """Operators without weights that a clip is fused into."""
 MOVES = {"max_pool1d", "max_pool2d", "flatten", "view", "reshape", "unflatten", "permute", "transpose", "t", "slice",
          "select", "squeeze", "unsqueeze", "expand", "cat", "pad", "constant_pad_nd", "upsample_nearest2d",
-         "pixel_shuffle", "adaptive_max_pool2d", "maximum", "minimum", "amax", "dropout", "clone", "contiguous"}  # fmt: skip
+         "pixel_shuffle", "adaptive_max_pool2d", "maximum", "minimum", "amax", "dropout", "clone",
+         "contiguous"}  # fmt: skip
 """Operators whose result has the parameters of their operands."""
 COMPUTED = CLIPS | CLIPPED | {
     "hardswish", "hardswish_", "hardsigmoid", "hardsigmoid_", "sigmoid", "silu", "silu_", "tanh", "gelu", "leaky_relu",

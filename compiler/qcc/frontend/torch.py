@@ -46,6 +46,8 @@ def load(model: torch.nn.Module | ExportedProgram, example_inputs: Any = None, n
         except Refused as error:
             refused.append(Unsupported(writer.label(node), _operator(node), error.what, error.hint))
             writer.names[node] = node.name
+            value = node.meta.get("val")
+            writer.lists[node] = [node.name] * (len(value) if isinstance(value, list | tuple) else 1)
     if refused:
         raise UnsupportedError(refused, where=where)
     outputs = [helper.make_tensor_value_info(v, TensorProto.FLOAT, None) for v in _outputs(program, writer, where)]

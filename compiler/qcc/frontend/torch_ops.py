@@ -111,7 +111,7 @@ def operator(*names: str) -> Callable[[Operator], Operator]:
 
 def arguments(node: Fx) -> dict[str, Any]:
     """All arguments of a call by name, with the defaults of the operator's schema."""
-    schema = node.target._schema  # type: ignore[union-attr]
+    schema = node.target._schema
     found: dict[str, Any] = {}
     for position, argument in enumerate(schema.arguments):
         if position < len(node.args):
@@ -381,9 +381,9 @@ def _split(w: Writer, node: Fx) -> None:
 @operator("getitem")
 def _getitem(w: Writer, node: Fx) -> None:
     source, index = node.args
-    if not isinstance(source, Fx) or source not in w.lists or int(index) >= len(w.lists[source]):  # type: ignore[arg-type]
+    if not isinstance(source, Fx) or source not in w.lists or int(index) >= len(w.lists[source]):
         raise Refused("this result of its operator is not supported")
-    w.names[node] = w.lists[source][int(index)]  # type: ignore[arg-type]
+    w.names[node] = w.lists[source][int(index)]
 
 
 @operator("slice.Tensor")
