@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +67,11 @@ class Sums(nn.Module):
         return torch.relu(y + f.max_pool2d(y, 1)).mean((2, 3))
 
 
-def converted(module: nn.Module, qat: bool, seed: int) -> Any:
-    """The module quantized with random data; with QAT, after a few training steps."""
-    torch.manual_seed(seed)
-    module.train()
+@cache
+def converted(network: type[nn.Module], qat: bool) -> Any:
+    """The network quantized with random data; with QAT, after a few training steps."""
+    torch.manual_seed(3)
+    module = network().train()
     for _ in range(4):
         module(torch.randn(8, *SHAPE[1:]))
     example = (torch.randn(SHAPE),)
@@ -91,7 +93,7 @@ def converted(module: nn.Module, qat: bool, seed: int) -> Any:
 @pytest.mark.parametrize("qat", [False, True])
 @pytest.mark.parametrize("network", [Network, Sums])
 def test_each_layer_is_within_one_step(network: type[nn.Module], qat: bool) -> None:
-    model = converted(network(), qat, 3)
+    model = converted(network, qat)
     x = torch.randn(SHAPE)
     distances = layer_distances(model, (x,))
     print(distances)
@@ -103,7 +105,7 @@ def test_each_layer_is_within_one_step(network: type[nn.Module], qat: bool) -> N
 def test_layers_are_fused_as_annotated(qat: bool) -> None:
     """No value of the program lacks parameters (there are no samples), and no layer is split."""
     remarks: list[str] = []
-    *_, (_, program) = pipeline.stages(converted(Network(), qat, 0), example_inputs=(torch.randn(SHAPE),),
+    *_, (_, program) = pipeline.stages(converted(Network, qat), example_inputs=(torch.randn(SHAPE),),
                                        remarks=remarks)
     assert remarks == []
     ops = [n.op for n in program.nodes if n.op not in ("quantize", "dequantize", "reshape")]
@@ -114,7 +116,7 @@ def test_layers_are_fused_as_annotated(qat: bool) -> None:
 
 
 def test_the_last_of_two_layers_takes_the_sum() -> None:
-    program = pipeline.quantize(converted(Sums(), False, 0), example_inputs=(torch.randn(SHAPE),))
+    program = pipeline.quantize(converted(Sums, False), example_inputs=(torch.randn(SHAPE),))
     first, second, third = (n for n in program.nodes if n.op == "conv2d")
     assert second.inputs["residual"] == first.output
     assert "residual" not in third.inputs
@@ -122,7 +124,7 @@ def test_the_last_of_two_layers_takes_the_sum() -> None:
 
 @pytest.mark.parametrize("qat", [False, True])
 def test_top_1_is_that_of_pytorch(qat: bool) -> None:
-    model = converted(Network(), qat, 1)
+    model = converted(Network, qat)
     program = pipeline.quantize(model, example_inputs=(torch.randn(SHAPE),))
     for seed in range(20):
         torch.manual_seed(seed)

@@ -85,7 +85,7 @@ OPERATORS: dict[str, Callable[[], tuple[nn.Module, tuple[int, ...]]]] = {
         n: getattr(nn, n) for n in ("ReLU", "ReLU6", "Hardtanh", "Hardswish", "Hardsigmoid", "Sigmoid", "Tanh", "SiLU",
                                     "GELU", "LeakyReLU", "ELU", "SELU", "Softplus", "Mish")}.items()},
     "gelu_tanh": lambda: (nn.GELU(approximate="tanh"), IMAGE),
-    "functions": lambda: (Function(lambda x: torch.sqrt(x.abs() + 1) * torch.exp(-x) + torch.rsqrt(x * x + 1)), IMAGE),
+    "functions": lambda: (Function(lambda x: torch.sqrt(x.abs() + 1) * torch.exp(-x) + (x * x + 1).rsqrt()), IMAGE),
 }  # fmt: skip
 
 
@@ -209,9 +209,9 @@ def test_what_cannot_be_imported_is_listed() -> None:
 def test_mistakes() -> None:
     with pytest.raises(ModelError, match="needs example_inputs"):
         pipeline.quantize(nn.Linear(3, 2))
+    sizes = ({0: torch.export.Dim("batch", min=2)},)
     with pytest.raises(ModelError, match="dynamic shape"):
-        batch = torch.export.Dim("batch", min=2)
-        load(torch.export.export(nn.Linear(3, 2), (torch.randn(4, 3),), dynamic_shapes=({0: batch},)))
+        load(torch.export.export(nn.Linear(3, 2), (torch.randn(4, 3),), dynamic_shapes=sizes))
     with pytest.raises(ModelError, match="inputs are float tensors"):
         load(Function(lambda x: x * 2), (torch.ones(3, dtype=torch.int64),))
     with pytest.raises(ModelError, match=r"torch\.export cannot trace it"):
