@@ -76,7 +76,7 @@ def _values(graph: Graph) -> Iterator[str]:
             if array is None and kind.dtype == "int8":
                 yield f"{value}: an int8 activation without quantization parameters"
             continue
-        if kind.dtype != "int8":
+        if kind.dtype != "int8" and not (array is not None and kind.dtype == "float32"):
             yield f"{value}: {kind.dtype} values have no quantization parameters"
         scales = q.scale if isinstance(q.scale, tuple) else (q.scale,)
         if not all(math.isfinite(s) and s > 0 for s in scales):
