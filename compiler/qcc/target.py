@@ -47,7 +47,7 @@ class Target(_Table):
     """As ``platform.machine()`` says it."""
     requires: list[str]
     """CPU flags as in /proc/cpuinfo, all of which the machine must have."""
-    family: Literal["vnni", "avx2"]
+    family: Literal["vnni", "avx2", "neon"]
     """The module of schedules in ``qcc.schedule``."""
     storage: Literal["uint8", "int8"]
     """How int8 activations are kept in memory: as they are, or as q + 128."""
@@ -57,6 +57,8 @@ class Target(_Table):
     """Products that one instruction adds into an int32 lane."""
     accumulators: int = Field(ge=1, le=256)
     """Vectors of sums that a register tile may hold: the registers, less those for operands."""
+    requant_shift: Literal[31, 32]
+    """The shift with which requantization is cheapest; multipliers are scaled to it where that is exact."""
     vector_bytes: int = Field(ge=1, le=256)
     alignment: int = Field(ge=1, le=4096)
     """Bytes to which buffers and packed weights are aligned."""
