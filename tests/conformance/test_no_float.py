@@ -29,7 +29,8 @@ EDGES = {"quantize", "dequantize"}
 
 def float_functions(library: Path) -> dict[str, set[str]]:
     """Names of the functions that compute in floating point, with the instructions."""
-    text = subprocess.run(["objdump", "-d", "--no-show-raw-insn", str(library)], capture_output=True, text=True, check=True)
+    command = ["objdump", "-d", "--no-show-raw-insn", str(library)]
+    text = subprocess.run(command, capture_output=True, text=True, check=True)
     found: dict[str, set[str]] = defaultdict(set)
     function = ""
     for line in text.stdout.splitlines():

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-import qcc
 from qcc import pipeline
 from qcc.emit import entry
 from qcc.frontend.onnx import load

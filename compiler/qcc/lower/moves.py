@@ -28,9 +28,9 @@ def concat_calls(node: Node, ctx: LowerContext) -> list[Call]:
         begin, end = [0] * len(shape), list(shape)
         begin[axis], end[axis] = start, start + ctx.type(value).shape[axis]
         start = end[axis]
-        part, read = ctx.part(node.output, tuple(begin), tuple(end)), source(ctx, value)
-        if (read.view, read.arg) != part:
-            calls.append(copy_call(node, read, part))
+        part = ctx.part(node.output, tuple(begin), tuple(end))
+        if ctx.is_constant(value) or ctx.place(value) != part:
+            calls.append(copy_call(node, source(ctx, value), part))
     return calls
 
 

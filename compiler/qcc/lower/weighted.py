@@ -6,6 +6,7 @@ bytes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from qcc.ir.graph import Node
 from qcc.lower.elementwise import lut_call
 from qcc.lower.kernel import BufferArg, Call, CallBuilder, LowerContext, View
-from qcc.lower.views import Placed
+from qcc.lower.views import Placed, merge_axes
 from qcc.numerics import INT16_MAX, INT32_MAX, accumulator_bound
 from qcc.schedule.tiles import gemm_parts
 
@@ -53,11 +54,19 @@ def as_image(place: Placed) -> Placed | None:
     return View((1, 1, pixels, channels), (pixels * step, pixels * step, step, view.strides[-1]), view.dtype), arg
 
 
-def evenly(place: Placed) -> Placed:
-    """``as_image`` of a value that is no image: it has no halo, so its rows are evenly spaced."""
-    image = as_image(place)
-    assert image is not None, "rows of a value that is not an image"
-    return image
+def as_images(places: Sequence[Placed]) -> Iterator[list[Placed]]:
+    """Places of one shape [..., C] as [B, H, W, C] with as few axes as strides allow; in parts if those are too many."""
+    shape = places[0][0].shape[:-1]
+    outer, steps, _ = merge_axes(shape, [view.strides[:-1] for view, _ in places])
+    missing = max(0, 3 - len(outer))
+    for index in np.ndindex(outer[:-3]):
+        part = []
+        for (view, arg), strides in zip(places, steps, strict=True):
+            offset = arg.offset + sum(i * s for i, s in zip(index, strides, strict=False))
+            gaps = (0,) * missing + (*strides[len(index) :], view.strides[-1])
+            extents = (1,) * missing + (*outer[len(index) :], view.shape[-1])
+            part.append((View(extents, gaps, view.dtype), BufferArg(arg.value, offset)))
+        yield part
 
 
 def pad_to(array: NDArray[Int], axis: int, multiple: int) -> NDArray[Int]:
@@ -185,7 +194,7 @@ def depthwise_call(
     call = CallBuilder(
         "conv_depthwise", node.output, macs=batch * height * width * w.size,
         params={"stride": window.stride[1], "dilation": window.dilation[1], "outputs": (batch, height, width),
-                "sliding": window.stride[0] == window.dilation[0] == 1 and w.shape[1] < COLUMN, **epilogue.params(n)},
+                "sliding": window.stride[0] == window.dilation[0] == 1 and w.shape[1] % dot > 0, **epilogue.params(n)},
     )  # fmt: skip
     image, row, pixel, _ = x[0].strides
     rows = View(
@@ -259,7 +268,8 @@ def dense_calls(node: Node, ctx: LowerContext) -> list[Call]:
     """Kernel calls of an integer dense node: a 1x1 convolution whose pixels are the rows of x."""
     w: NDArray[np.int8] = ctx.constant(node.inputs["w"])
     epilogue = Epilogue(node, ctx, w)
-    x, y, residual = ctx.place(node.inputs["x"]), ctx.place(node.output), epilogue.residual
-    if len(y[0].shape) != 4:
-        x, y, residual = evenly(x), evenly(y), residual and evenly(residual)
-    return gemm_calls(node, ctx, x, y, residual, w[:, None, None, :], Window(), epilogue) + table_calls(node, ctx)
+    places = [ctx.place(node.inputs["x"]), ctx.place(node.output)]
+    calls = []
+    for x, y, *residual in as_images([*places, *filter(None, [epilogue.residual])]):
+        calls += gemm_calls(node, ctx, x, y, residual[0] if residual else None, w[:, None, None, :], Window(), epilogue)
+    return calls + table_calls(node, ctx)

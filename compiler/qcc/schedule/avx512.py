@@ -11,7 +11,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from qcc.lower import expressions
-from qcc.schedule.intrinsic import Parameter, describe, describe_block, implement, register_once
+from qcc.schedule.intrinsic import Parameter, describe, describe_block, implement, register_once, store_channels
 
 LANES = 16
 
@@ -20,8 +20,10 @@ def _lanes(buffer: Any) -> Any:
     return buffer[T.ramp(T.int32(0), 1, LANES)]
 
 
-def _shift_right_logical(v: Any, by: int) -> Any:
-    """An int64x8 shifted as unsigned: the low words are those of the arithmetic shift, and AVX2 has this one too."""
+def _shift_right(v: Any, by: int) -> Any:
+    """The low words of an int64x8 shifted right; up to 32 the logical shift has the same ones and needs no AVX-512."""
+    if by > 32:
+        return T.shift_right(v, T.broadcast(T.int64(by), 8))
     return T.reinterpret(
         T.shift_right(T.reinterpret(v, dtype="uint64x8"), T.broadcast(T.uint64(by), 8)), dtype="int64x8"
     )
@@ -62,9 +64,9 @@ def depthwise(rows: int, pixels: int, stride: int, dilation: int, taps_x: int, g
     """A tile of a depthwise convolution: ``rows`` x ``pixels`` neighbouring outputs of 16 channels, all taps added.
 
     The bytes of four rows of a column are interleaved once (16 groups of four) and serve every output that the column
-    touches: one ``vpdpbusd`` per output, column and group of four rows. A second row of outputs reads the same four rows
-    one further down: same bytes, weights moved up by one byte. So two rows go with kernels of height 3 at most, stride and
-    dilation of rows 1.
+    touches: one ``vpdpbusd`` per output, column and group of four rows. A second row of outputs reads the same four
+    rows one further down: same bytes, weights moved up by one byte. So two rows go with kernels of height 3 at most,
+    stride and dilation of rows 1.
     """
     columns = (pixels - 1) * stride + (taps_x - 1) * dilation + 1
     x: Parameter = ("x", (rows, 4 * groups, columns, LANES), "uint8")
@@ -140,11 +142,11 @@ def requantize(shift: int, channels: int, clamped: bool, residual: bool, fractio
         even = T.shift_right(T.shift_left(acc, s32), s32) * T.shift_right(T.shift_left(mul, s32), s32) + wide
         odd = T.shift_right(acc, s32) * T.shift_right(mul, s32) + wide
         word = T.broadcast(T.int64(0xFFFFFFFF), 8)
-        low = T.bitwise_and(_shift_right_logical(even, shift), word)
+        low = T.bitwise_and(_shift_right(even, shift), word)
         if shift == 32:
             high = T.bitwise_and(odd, T.broadcast(T.int64(-(1 << 32)), 8))
         else:
-            high = T.shift_left(_shift_right_logical(odd, shift), s32)
+            high = T.shift_left(_shift_right(odd, shift), s32)
         v = T.reinterpret(T.bitwise_or(low, high), dtype="int32x16")
         if residual:
             r = T.Cast("int32x16", _lanes(rest[0]))
@@ -152,10 +154,14 @@ def requantize(shift: int, channels: int, clamped: bool, residual: bool, fractio
         limits = (q[1], q[2]) if clamped else (T.int32(0), T.int32(255))
         v = T.min(T.max(v, T.broadcast(limits[0], LANES)), T.broadcast(limits[1], LANES))
         v = T.Cast("uint8x16", v)
-        if channels % LANES == 0:
-            T.buffer_store(out, v, [T.ramp(T.int32(0), 1, LANES)])
+        if channels % LANES in (0, 1):
+            # LLVM 22 makes a masked, truncating store of one lane a store of 4 bytes.
+            store_channels(out, v, bias.elem_offset, channels)
         else:
             inside = T.ramp(bias.elem_offset, 1, LANES) < T.broadcast(T.int32(channels), LANES)
+            if channels % LANES == 1:  # LLVM 22 stores four bytes for a mask of one lane
+                T.buffer_store(out, tirx.Shuffle([v], [0]), [T.int32(0)])
+                inside = T.bitwise_and(inside, T.ramp(T.int32(0), 1, LANES) > T.broadcast(T.int32(0), LANES))
             T.evaluate(T.call_llvm_intrin("void", "llvm.masked.store", v, out.access_ptr("w"), inside))
 
     return describe(inputs, output, value), implement(inputs, output, body)

@@ -91,6 +91,24 @@ def implement(
     return builder.get()
 
 
+def store_channels(out: Any, v: Any, begin: Any, channels: int) -> None:
+    """Store those lanes of ``v`` that are channels, the first of which is ``begin``: all, or in pieces of 8, 4, 2, 1."""
+    lanes = int(out.shape[0])
+    if channels % lanes == 0:
+        T.buffer_store(out, v, [T.ramp(T.int32(0), 1, lanes)])
+        return
+    with T.If(begin + T.int32(lanes) <= T.int32(channels)):
+        with T.Then():
+            T.buffer_store(out, v, [T.ramp(T.int32(0), 1, lanes)])
+        with T.Else():
+            first = 0
+            for size in (8, 4, 2, 1):
+                if channels % lanes & size:
+                    piece = tirx.Shuffle([v], [*range(first, first + size)])
+                    T.buffer_store(out, piece, [T.ramp(T.int32(first), 1, size) if size > 1 else T.int32(first)])
+                    first += size
+
+
 def register_once(make: Callable[..., tuple[Any, Any]]) -> Callable[..., str]:
     """Decorator: ``make(*key)`` returns (description, implementation); the wrapper registers them and returns the
     name."""

@@ -60,13 +60,15 @@ def reduction(sch: Any, kernel: Kernel, decide: Decide) -> None:
     tile = vector_tile(x.shape[rank - 1]) if side_by_side else 1
     first, inner = sch.split(last, [None, tile])
     sch.compute_at(acc, first, preserve_unit_loops=True)
+    share(sch, [*outer, first])
     *_, lane, taps = _split_loops(sch, acc, rank)
     sch.reorder(*taps, lane)
+    if tile % 16 == 0:
+        sch.vectorize(lane)
+        sch.vectorize(inner)
     init = sch.decompose_reduction(acc, taps[0])
     if tile % 16 == 0:
-        for loop in (lane, sch.get_loops(init)[-1], inner):
-            sch.vectorize(loop)
-    share(sch, [*outer, first])
+        sch.vectorize(sch.get_loops(init)[-1])
 
 
 def _split_loops(sch: Any, block: Any, rank: int) -> tuple[Any, ...]:
@@ -104,10 +106,10 @@ def matmul(sch: Any, kernel: Kernel, decide: Decide) -> None:
     co, ci = sch.split(column, [None, vector_tile(columns)])
     sch.reorder(ro, co, ri, ci)
     sch.compute_at(acc, co, preserve_unit_loops=True)
+    share(sch, [*batch, ro])
     m, n, k = sch.get_loops(acc)[-3:]
     sch.reorder(k, m, n)
     sch.decompose_reduction(acc, k)
-    share(sch, [*batch, ro])
 
 
 SCHEDULES: dict[str, Callable[[Any, Kernel, Decide], None]] = {

@@ -15,22 +15,27 @@ from qcc.schedule.decide import Decide
 from qcc.schedule.tiles import divisors, nearest_divisor, register_tile
 
 ACCUMULATORS = 28
+LEVEL_2 = 384 * 1024
+"""Bytes of input that may stay in the level-2 cache beside weights and outputs."""
+SHARES = 8
+"""Iterations of a parallel loop that balance well over a few threads."""
 
 
 def conv_gemm(sch: Any, kernel: Kernel, decide: Decide) -> None:
     """Tiles of pixels x channels; the parallel loop runs over (chunk of tiles, block of channels)."""
     acc, out = sch.get_sblock("acc"), sch.get_sblock("out")
-    _, height, width = kernel.param("outputs")
-    blocks, taps_y, taps_x, groups, _, _ = kernel.view("w").shape
+    batch, height, width = kernel.param("outputs")
+    blocks = kernel.view("w").shape[0]
     rows_default, cols_default = register_tile(width, blocks, ACCUMULATORS)
     rows = decide("rows", divisors(width, ACCUMULATORS), rows_default)
     cols = decide("cols", divisors(blocks, 8), cols_default)
-    # A chunk of rows (of tiles, where the whole image is one row) is read once per block of channels: it should stay in
-    # the level-2 cache; and there should be enough chunks to share among threads.
+    # A chunk of rows (of tiles, where the whole image is one row) meets one block of channels at a time: the longer it
+    # is, the fewer times the weights are read; its input should stay in the level-2 cache, and threads want a share.
     units = height if height > 1 else width // rows
-    unit_bytes = (width if height > 1 else rows) * taps_y * taps_x * groups * 4
-    chunk_default = nearest_divisor(units, max(1, min(256 * 1024 // unit_bytes, -(-units // 4))))
-    chunk = decide("chunk", divisors(units), chunk_default)
+    unit_bytes = kernel.param("stride") * kernel.view("x").strides[1] if height > 1 else rows * kernel.param("step")
+    chunks = divisors(units)
+    shared = [c for c in chunks if batch * (units // c) * (blocks // cols) >= SHARES] or chunks[:1]
+    chunk = decide("chunk", chunks, [c for c in shared if c * unit_bytes <= LEVEL_2 or c == shared[0]][-1])
 
     b, y, x, n = sch.get_loops(out)
     xo, xi = sch.split(x, [None, rows])
@@ -67,7 +72,7 @@ def conv_depthwise(sch: Any, kernel: Kernel, decide: Decide) -> None:
     acc, out = sch.get_sblock("acc"), sch.get_sblock("out")
     _, taps_x, groups, _, _ = kernel.view("w").shape
     _, height, width = kernel.param("outputs")
-    lines = decide("lines", [1, 2], 2) if kernel.param("sliding") and height % 2 == 0 else 1
+    lines = decide("lines", [1, 2], 2) if kernel.param("sliding") and groups == 1 and height % 2 == 0 else 1
     pixels = decide("pixels", divisors(width, 16), nearest_divisor(width, 8 if lines == 1 else 7))
     b, y, x, n = sch.get_loops(out)
     yo, yi = sch.split(y, [None, lines])
