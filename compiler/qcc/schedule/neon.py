@@ -82,7 +82,7 @@ def conv_gemm(kernel: Kernel, decide: Decide) -> Any:
     return builder.get()
 
 
-UNROLLED = 512
+UNROLLED = 100
 """Multiplications of a tile up to which its reduction is written without loops."""
 
 
