@@ -11,7 +11,7 @@ from tvm.script.ir_builder import tirx as T
 
 from qcc.lower.kernel import Kernel, View
 from qcc.schedule.decide import Decide
-from qcc.schedule.neon_multiply import MULTIPLY
+from qcc.schedule.neon_multiply import MULTIPLY, Tile
 from qcc.schedule.neon_vectors import Epilogue, load, store
 from qcc.schedule.tiles import divisors, nearest_divisor, neon_rows
 
@@ -60,14 +60,16 @@ def conv_gemm(kernel: Kernel, decide: Decide) -> Any:
             made.start(p["bias"], block * lanes)
             _reduce(taps_y, taps_x, groups, made, begin, weights, (dilation * x[1], hop))
             at = T.bind(b * y[0] + row * y[1] + column * y[2] + block * lanes)
-            for pixel, channel, count, vectors in made.results(p["multiplier"], block * lanes, epilogue):
-                here = at + (pixel * y[2] + channel)
-                residual = None
-                if epilogue.residual:
-                    r = kernel.view("residual").strides
-                    there = b * r[0] + row * r[1] + (column + pixel) * r[2] + block * lanes + channel
-                    residual = load(p["residual"], there, max(count, 8))
-                store(p["y"], here, epilogue.finish(vectors, residual, p["q"]), min(count, valid - channel))
+            strides = kernel.view("residual").strides if epilogue.residual else (0, 0, 0)
+
+            def residual(pixel: int, channel: int, count: int) -> Any:
+                there = b * strides[0] + row * strides[1] + (column + pixel) * strides[2] + block * lanes
+                return load(p["residual"], there + channel, max(count, 8))
+
+            results = made.results(p["bias"], p["multiplier"], block * lanes, epilogue, p["q"],
+                                   residual if epilogue.residual else None)
+            for pixel, channel, count, out in results:
+                store(p["y"], at + (pixel * y[2] + channel), out, min(count, valid - channel))
 
         with T.parallel(0, batch * chunks * blocks) as unit:
             block = T.bind(unit % blocks)
@@ -82,31 +84,44 @@ def conv_gemm(kernel: Kernel, decide: Decide) -> Any:
     return builder.get()
 
 
-UNROLLED = 100
-"""Multiplications of a tile up to which its reduction is written without loops."""
-
-
-def _reduce(taps_y: int, taps_x: int, groups: int, made: Any, begin: Any, weights: Any, hops: tuple[int, int]) -> None:
+def _reduce(taps_y: int, taps_x: int, groups: int, made: Tile, begin: Any, weights: Any, hops: tuple[int, int]) -> None:
     """The steps of a reduction: all taps, ``groups`` each; the pixels of a tap begin ``hops`` further on."""
     group_bytes = made.lanes * made.dot
-    whole, rest = divmod(groups, made.per_step)
-    if taps_y * taps_x * groups * made.cost <= UNROLLED:
+    steps = -(-groups // made.per_step)
+
+    def tap(ky: Any, kx: Any, done: int) -> None:
+        w = T.bind(weights + (ky * taps_x + kx) * (groups * group_bytes))
+        x = T.bind(begin + (ky * hops[0] + kx * hops[1]))
+
+        def step(s: Any, count: int, first: bool) -> None:
+            made.step(x + s * (made.per_step * made.dot), w + s * (made.per_step * group_bytes), count, first)
+
+        whole, rest = divmod(groups, made.per_step)
+        loop = whole if (steps - done) * made.cost > made.unrolled else 0
+        for s in range(done):
+            step(s, min(made.per_step, groups), True)
+        if loop > done:
+            with T.serial(done, loop) as s:
+                step(s, made.per_step, False)
+        for s in range(max(loop, done), steps):
+            step(s, rest if s == whole else made.per_step, False)
+
+    if taps_y * taps_x * steps * made.cost <= made.unrolled:
         for ky in range(taps_y):
             for kx in range(taps_x):
-                tap = (ky * taps_x + kx) * groups * group_bytes
-                origin = begin + (ky * hops[0] + kx * hops[1])
-                for g in range(0, groups, made.per_step):
-                    made.step(origin + g * made.dot, weights + (tap + g * group_bytes), min(made.per_step, groups - g))
+                tap(ky, kx, int(made.peels and ky == kx == 0))
         return
-    with T.serial(0, taps_y) as ky, T.serial(0, taps_x) as kx:
-        tap = T.bind(weights + (ky * taps_x + kx) * (groups * group_bytes))
-        origin = T.bind(begin + (ky * hops[0] + kx * hops[1]))
-        if whole:
-            with T.serial(0, whole) as s:
-                made.step(origin + s * (made.per_step * made.dot), tap + s * (made.per_step * group_bytes), made.per_step)
-        if rest:
-            done = whole * made.per_step
-            made.step(origin + done * made.dot, tap + done * group_bytes, rest)
+    if not made.peels:
+        with T.serial(0, taps_y) as ky, T.serial(0, taps_x) as kx:
+            tap(ky, kx, 0)
+        return
+    tap(0, 0, 1)
+    if taps_x > 1:
+        with T.serial(1, taps_x) as kx:
+            tap(0, kx, 0)
+    if taps_y > 1:
+        with T.serial(1, taps_y) as ky, T.serial(0, taps_x) as kx:
+            tap(ky, kx, 0)
 
 
 KERNELS: dict[str, Callable[[Kernel, Decide], Any]] = {"conv_gemm": conv_gemm}

@@ -6,28 +6,79 @@ groups, for which it loads 16 bytes of each pixel. Sums lie in a local buffer th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
-from qcc.schedule.neon_vectors import Epilogue, Vector, intrinsic, lane, load
+from qcc.schedule.neon_vectors import Epilogue, Vector, intrinsic, join, lane, load
 
-Result = tuple[int, int, int, list[Vector]]
-"""(pixel, first channel, channels, requantized int32x4)."""
+Result = tuple[int, int, int, Vector]
+"""(pixel, first channel, channels, the bytes to store)."""
+
+Residual = Callable[[int, int, int], Vector]
+"""The residual's bytes at (pixel, channel, count)."""
+
+
+def channel_groups(lanes: int) -> Iterator[tuple[int, int]]:
+    """(first, count) of the channels that are requantized together: 16, then 8, then 4."""
+    first = 0
+    while first < lanes:
+        count = next(c for c in (16, 8, 4) if c <= lanes - first)
+        yield first, count
+        first += count
 
 
 class Tile:
     """What the tiles have in common."""
 
     dot: int
-    """Products of a lane that lie side by side in the packed weights."""
+    """Bytes of a channel that lie side by side in the packed weights."""
     per_step: int
+    peels = False
+    """The first step differs from the others."""
+    unrolled = 100
+    """Multiplications up to which a reduction is written without loops: beyond, LLVM mixes steps and registers run out."""
 
     def __init__(self, acc: Any, rows: int, lanes: int, x: Any, w: Any, step: int) -> None:
         """``acc`` holds the sums; pixels are ``step`` elements apart in x."""
         self.acc, self.rows, self.lanes, self.x, self.w, self.distance = acc, rows, lanes, x, w, step
+
+    @staticmethod
+    def registers(rows: int, lanes: int) -> int:
+        """Vectors of sums."""
+        raise NotImplementedError
+
+    @property
+    def cost(self) -> int:
+        """Instructions that multiply in one step."""
+        raise NotImplementedError
+
+    def start(self, bias: Any, channel: Any) -> None:
+        """Begin the sums; what ``sums`` returns has the bias of the channels from ``channel`` in it."""
+        raise NotImplementedError
+
+    def step(self, x: Any, w: Any, groups: int, first: bool) -> None:
+        """Add ``groups`` groups that begin at elements x and w; ``first`` says that they are the first ones."""
+        raise NotImplementedError
+
+    def results(
+        self, bias: Any, multiplier: Any, channel: Any, epilogue: Epilogue, q: Any, residual: Residual | None
+    ) -> Iterator[Result]:
+        """The tile's bytes; its channels begin at ``channel`` of the tables ``bias`` and ``multiplier``."""
+        for p in range(self.rows):
+            for first, count in channel_groups(self.lanes):
+                vectors = [
+                    epilogue.requantize(self.sums(p, first + c, bias, channel), load(multiplier, channel + first + c, 4))
+                    for c in range(0, count, 4)
+                ]
+                r = residual(p, first, count) if residual is not None else None
+                yield p, first, count, epilogue.finish(vectors, r, q)
+
+    def sums(self, pixel: int, first: int, bias: Any, channel: Any) -> Vector:
+        """Sums of four channels of a pixel, with the bias."""
+        raise NotImplementedError
 
     def get(self, index: int) -> Vector:
         """A vector of sums."""
@@ -45,52 +96,160 @@ class Sdot(Tile):
 
     @staticmethod
     def registers(rows: int, lanes: int) -> int:
-        """Vectors of sums."""
+        """One for four channels of a pixel."""
         return rows * lanes // 4
 
     @property
     def cost(self) -> int:
-        """Multiplications of a group."""
-        return self.registers(self.rows, self.lanes)
+        """One for each group and vector of sums."""
+        return self.per_step * self.registers(self.rows, self.lanes)
 
     def start(self, bias: Any, channel: Any) -> None:
         """Sums begin with the bias."""
-        for j in range(self.lanes // 4):
-            for p in range(self.rows):
-                self.put(p * (self.lanes // 4) + j, load(bias, channel + 4 * j, 4))
+        for p in range(self.rows):
+            for first in range(0, self.lanes, 4):
+                self.put(self._index(p, first), load(bias, channel + first, 4))
 
-    def step(self, x: Any, w: Any, groups: int) -> None:
-        """Add ``groups`` groups that begin at elements x and w."""
+    def step(self, x: Any, w: Any, groups: int, first: bool) -> None:
+        """As declared."""
         pixels = [T.bind(load(self.x, x + p * self.distance)) for p in range(self.rows)]
         for g in range(groups):
-            for j in range(self.lanes // 4):
-                weights = T.bind(load(self.w, w + (g * self.lanes + 4 * j) * 4))
+            for c in range(0, self.lanes, 4):
+                weights = T.bind(load(self.w, w + (g * self.lanes + c) * 4))
                 for p in range(self.rows):
-                    i = p * (self.lanes // 4) + j
+                    i = self._index(p, c)
                     operands = self.get(i), weights, lane(pixels[p], g)
                     self.put(i, intrinsic("aarch64.neon.sdot.v4i32.v16i8", "int32x4", *operands))
 
-    def results(self, multiplier: Any, channel: Any, epilogue: Epilogue) -> Iterator[Result]:
-        """Requantized sums, up to 16 channels of a pixel at a time."""
+    def sums(self, pixel: int, first: int, bias: Any, channel: Any) -> Vector:
+        """One vector."""
+        return self.get(self._index(pixel, first))
+
+    def _index(self, pixel: int, channel: int) -> int:
+        return (pixel * self.lanes + channel) // 4
+
+
+class Smlal(Tile):
+    """``smull``, ``smlal2``, ``sadalp``: sixteen products of one channel into four partial sums.
+
+    Two products fit int16 as long as weights are not -128.
+    """
+
+    dot, per_step = 16, 1
+    peels = True
+    unrolled = 300
+
+    @staticmethod
+    def registers(rows: int, lanes: int) -> int:
+        """One for each channel of a pixel."""
+        return rows * lanes
+
+    @property
+    def cost(self) -> int:
+        """Three for each vector of sums."""
+        return 3 * self.registers(self.rows, self.lanes)
+
+    def start(self, bias: Any, channel: Any) -> None:
+        """Sums begin with the first step."""
+
+    def step(self, x: Any, w: Any, groups: int, first: bool) -> None:
+        """As declared."""
+        weights = [T.bind(load(self.w, w + c * 16)) for c in range(self.lanes)]
         for p in range(self.rows):
-            yield from row_results(p, self.lanes, lambda j, p=p: self.get(p * (self.lanes // 4) + j),  # type: ignore[misc]
-                                   multiplier, channel, epilogue)
+            pixel = T.bind(load(self.x, x + p * self.distance))
+            for c in range(self.lanes):
+                products = [
+                    intrinsic("aarch64.neon.smull.v8i16", "int16x8", *(tirx.Shuffle([v], half) for v in (pixel, weights[c])))
+                    for half in (list(range(8)), list(range(8, 16)))
+                ]
+                total = intrinsic("aarch64.neon.saddlp.v4i32.v8i16", "int32x4", products[0] + products[1])
+                i = p * self.lanes + c
+                self.put(i, total if first else self.get(i) + total)
+
+    def sums(self, pixel: int, first: int, bias: Any, channel: Any) -> Vector:
+        """Partial sums of four channels added up (``addp``)."""
+        a, b, c, d = (self.get(pixel * self.lanes + first + i) for i in range(4))
+        return _add_pairs(_add_pairs(a, b), _add_pairs(c, d)) + load(bias, channel + first, 4)
 
 
-def row_results(
-    pixel: int, lanes: int, value: Any, multiplier: Any, channel: Any, epilogue: Epilogue
-) -> Iterator[Result]:
-    """Results of a pixel whose sums of channels [4 * j, 4 * j + 4) are ``value(j)``."""
-    first = 0
-    while first < lanes:
-        count = next(c for c in (16, 8, 4) if c <= lanes - first)
-        vectors = [
-            epilogue.requantize(value(first // 4 + i), load(multiplier, channel + first + 4 * i, 4))
-            for i in range(count // 4)
-        ]
-        yield pixel, first, count, vectors
-        first += count
+def _add_pairs(a: Vector, b: Vector) -> Vector:
+    return intrinsic("aarch64.neon.addp.v4i32", "int32x4", a, b)
 
 
-MULTIPLY: dict[int, type[Sdot]] = {4: Sdot}
-"""By products side by side."""
+class Smmla(Tile):
+    """``smmla``: two pixels x two channels, eight products each."""
+
+    dot, per_step = 8, 2
+
+    @staticmethod
+    def registers(rows: int, lanes: int) -> int:
+        """One for two channels of two pixels."""
+        return -(-rows // 2) * lanes // 2
+
+    @property
+    def cost(self) -> int:
+        """One for each group and vector of sums."""
+        return self.per_step * self.registers(self.rows, self.lanes)
+
+    def start(self, bias: Any, channel: Any) -> None:
+        """Sums begin with the bias."""
+        for pair in range(0, self.rows, 2):
+            for c in range(0, self.lanes, 2):
+                self.put(self._index(pair, c), _twice(bias, channel + c))
+
+    def step(self, x: Any, w: Any, groups: int, first: bool) -> None:
+        """As declared."""
+        halves = []
+        for p in range(0, self.rows, 2):
+            both = [T.bind(load(self.x, x + min(p + k, self.rows - 1) * self.distance)) for k in range(2)]
+            halves.append([T.bind(tirx.Shuffle(both, [*range(8 * g, 8 * g + 8), *range(16 + 8 * g, 24 + 8 * g)]))
+                           for g in range(groups)])  # fmt: skip
+        for g in range(groups):
+            for c in range(0, self.lanes, 2):
+                weights = T.bind(load(self.w, w + (g * self.lanes + c) * 8))
+                for p in range(0, self.rows, 2):
+                    i = self._index(p, c)
+                    operands = self.get(i), halves[p // 2][g], weights
+                    self.put(i, intrinsic("aarch64.neon.smmla.v4i32.v16i8", "int32x4", *operands))
+
+    def results(
+        self, bias: Any, multiplier: Any, channel: Any, epilogue: Epilogue, q: Any, residual: Residual | None
+    ) -> Iterator[Result]:
+        """Two pixels at a time; pairs of channels alternate between them until the last permutation."""
+        for pair in range(0, self.rows, 2):
+            for first, count in channel_groups(self.lanes):
+                r = residual and self._residual(residual, pair, first, count)
+                parts = []
+                for at in range(0, count, 8):
+                    vectors = [
+                        epilogue.requantize(self.get(self._index(pair, first + c)), _twice(multiplier, channel + first + c))
+                        for c in range(at, min(at + 8, count), 2)
+                    ]
+                    parts.append(T.bind(epilogue.finish(vectors, r and r[at // 8], q)))
+                units = [T.reinterpret(v, dtype=f"int16x{count if count < 16 else 8}") for v in parts]
+                for k in range(min(2, self.rows - pair)):
+                    mixed = tirx.Shuffle(units, list(range(k, count, 2)))
+                    yield pair + k, first, count, T.reinterpret(mixed, dtype=f"int8x{count}")
+
+    def _residual(self, residual: Residual, pair: int, first: int, count: int) -> list[Vector]:
+        """The residual of two pixels in the order of their sums."""
+        rows = [residual(min(pair + k, self.rows - 1), first, max(count, 8)) for k in range(2)]
+        width = max(count, 8) // 2
+        units = [T.reinterpret(r, dtype=f"int16x{width}") for r in rows]
+        mixed = [unit for i in range(count // 2) for unit in (i, width + i)]
+        each = min(count, 8)
+        return [T.reinterpret(tirx.Shuffle(units, mixed[i : i + each]), dtype=f"int8x{2 * each}")
+                for i in range(0, count, each)]  # fmt: skip
+
+    def _index(self, pixel: int, channel: int) -> int:
+        return (pixel // 2 * self.lanes + channel) // 2
+
+
+def _twice(table: Any, index: Any) -> Vector:
+    """Two int32 of a table, twice (``ld1r``)."""
+    two = T.reinterpret(load(table, index, 2), dtype="int64")
+    return T.reinterpret(T.broadcast(two, 2), dtype="int32x4")
+
+
+MULTIPLY: dict[int, type[Tile]] = {tile.dot: tile for tile in (Sdot, Smlal, Smmla)}
+"""By the bytes of a channel that lie side by side."""

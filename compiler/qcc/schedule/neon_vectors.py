@@ -86,7 +86,7 @@ class Epilogue:
     def finish(self, values: Sequence[Vector], residual: Vector | None, q: Any) -> Vector:
         """Requantized int32x4 (one, two or four) → int8x8 or int8x16; one vector is returned twice.
 
-        ``residual`` is int8 with as many elements.
+        ``residual`` is int8 with at least as many elements.
         """
         words = list(values)
         if residual is not None:

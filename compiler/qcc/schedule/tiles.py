@@ -83,8 +83,8 @@ def neon_fits(rows: int, lanes: int, dot: int) -> bool:
     if dot == 4:
         return rows * lanes // 4 + rows + 2 <= NEON_REGISTERS
     if dot == 8:
-        return -(-rows // 2) * lanes // 2 + rows + 2 <= NEON_REGISTERS
-    return rows * lanes + lanes + 4 <= NEON_REGISTERS
+        return -(-rows // 2) * (lanes // 2 + 3) + 2 <= NEON_REGISTERS - 2
+    return rows * lanes + lanes + 8 <= NEON_REGISTERS
 
 
 def neon_cost(rows: int, lanes: int, dot: int) -> float:
@@ -124,7 +124,7 @@ def _neon_parts(pixels: int, channels: int, dot: int) -> Iterator[GemmPart]:
 
 def _cuts(extent: int, size: int) -> list[tuple[int, int]]:
     main = extent - extent % size
-    return [(0, extent)] if main == extent else [(0, main), (main, extent)]
+    return [part for part in ((0, main), (main, extent)) if part[0] < part[1]]
 
 
 def _channel_cuts(channels: int, lanes: int) -> list[tuple[int, int, int]]:
