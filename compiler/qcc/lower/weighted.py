@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcc.ir.graph import Node
-from qcc.lower.elementwise import lut_call
+from qcc.lower.elementwise import lookup_calls
 from qcc.lower.kernel import BufferArg, Call, CallBuilder, LowerContext, View
 from qcc.lower.views import Placed, merge_axes
 from qcc.numerics import INT16_MAX, INT32_MAX, accumulator_bound
@@ -261,7 +261,7 @@ def table_calls(node: Node, ctx: LowerContext) -> list[Call]:
     if "table" not in node.inputs:
         return []
     y = ctx.place(node.output)
-    return [lut_call(node, ctx, y, ctx.constant(node.inputs["table"]), y)]
+    return lookup_calls(node, ctx, y, ctx.constant(node.inputs["table"]), y)
 
 
 def dense_calls(node: Node, ctx: LowerContext) -> list[Call]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,8 +12,9 @@ from tvm.script.ir_builder import tirx as T
 from qcc.lower.kernel import Kernel, View
 from qcc.schedule.decide import Decide
 from qcc.schedule.neon_multiply import MULTIPLY, Tile
-from qcc.schedule.neon_vectors import Epilogue, load, store
-from qcc.schedule.tiles import divisors, nearest_divisor, neon_rows
+from qcc.schedule.neon_vectors import Epilogue, gather_words, load, store
+from qcc.schedule.neon_tiles import neon_rows
+from qcc.schedule.tiles import divisors, nearest_divisor
 
 CACHED_BYTES = 128 * 1024
 """Part of the input that is read once per block of channels: it should stay in the level-2 cache."""
@@ -62,14 +63,19 @@ def conv_gemm(kernel: Kernel, decide: Decide) -> Any:
             at = T.bind(b * y[0] + row * y[1] + column * y[2] + block * lanes)
             strides = kernel.view("residual").strides if epilogue.residual else (0, 0, 0)
 
-            def residual(pixel: int, channel: int, count: int) -> Any:
-                there = b * strides[0] + row * strides[1] + (column + pixel) * strides[2] + block * lanes
-                return load(p["residual"], there + channel, max(count, 8))
+            def residual(fours: Sequence[tuple[int, int]]) -> Any:
+                there = [
+                    b * strides[0] + row * strides[1] + (column + pixel) * strides[2] + block * lanes + c for pixel, c in fours
+                ]
+                side_by_side = all(four == (fours[0][0], fours[0][1] + 4 * i) for i, four in enumerate(fours))
+                if side_by_side or len(fours) == 1:
+                    return load(p["residual"], there[0], 8 if len(fours) < 3 else 16)
+                return gather_words(p["residual"], there if len(fours) % 2 == 0 else [*there, there[-1]])
 
             results = made.results(p["bias"], p["multiplier"], block * lanes, epilogue, p["q"],
                                    residual if epilogue.residual else None)
-            for pixel, channel, count, out in results:
-                store(p["y"], at + (pixel * y[2] + channel), out, min(count, valid - channel))
+            for pixel, channel, out, first, count in results:
+                store(p["y"], at + (pixel * y[2] + channel), out, first, min(count, valid - channel))
 
         with T.parallel(0, batch * chunks * blocks) as unit:
             block = T.bind(unit % blocks)

@@ -6,7 +6,7 @@ groups, for which it loads 16 bytes of each pixel. Sums lie in a local buffer th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tvm import tirx
@@ -14,15 +14,18 @@ from tvm.script.ir_builder import tirx as T
 
 from qcc.schedule.neon_vectors import Epilogue, Vector, intrinsic, join, lane, load
 
-Result = tuple[int, int, int, Vector]
-"""(pixel, first channel, channels, the bytes to store)."""
+Four = tuple[int, int]
+"""Four neighbouring channels of a pixel: (pixel, first channel)."""
 
-Residual = Callable[[int, int, int], Vector]
-"""The residual's bytes at (pixel, channel, count)."""
+Result = tuple[int, int, Vector, int, int]
+"""(pixel, first channel, vector, begin, count): elements [begin, begin + count) are the bytes to store there."""
+
+Residual = Callable[[Sequence[Four]], Vector]
+"""The residual's bytes of fours, one after the other; eight at least."""
 
 
 def channel_groups(lanes: int) -> Iterator[tuple[int, int]]:
-    """(first, count) of the channels that are requantized together: 16, then 8, then 4."""
+    """(first, count) of the channels that are stored together: 16, then 8, then 4."""
     first = 0
     while first < lanes:
         count = next(c for c in (16, 8, 4) if c <= lanes - first)
@@ -67,14 +70,14 @@ class Tile:
         self, bias: Any, multiplier: Any, channel: Any, epilogue: Epilogue, q: Any, residual: Residual | None
     ) -> Iterator[Result]:
         """The tile's bytes; its channels begin at ``channel`` of the tables ``bias`` and ``multiplier``."""
-        for p in range(self.rows):
-            for first, count in channel_groups(self.lanes):
-                vectors = [
-                    epilogue.requantize(self.sums(p, first + c, bias, channel), load(multiplier, channel + first + c, 4))
-                    for c in range(0, count, 4)
-                ]
-                r = residual(p, first, count) if residual is not None else None
-                yield p, first, count, epilogue.finish(vectors, r, q)
+        fours = [(p, c) for p in range(self.rows) for c in range(0, self.lanes, 4)]
+        for begin in range(0, len(fours), 4):
+            these = fours[begin : begin + 4]
+            vectors = [epilogue.requantize(self.sums(p, c, bias, channel), load(multiplier, channel + c, 4)) for p, c in these]
+            out = T.bind(epilogue.finish(vectors, residual and residual(these), q))
+            for pixel in sorted({p for p, _ in these}):
+                mine = [i for i, (p, _) in enumerate(these) if p == pixel]
+                yield pixel, these[mine[0]][1], out, 4 * mine[0], 4 * len(mine)
 
     def sums(self, pixel: int, first: int, bias: Any, channel: Any) -> Vector:
         """Sums of four channels of a pixel, with the bias."""
@@ -135,9 +138,8 @@ class Smlal(Tile):
     Two products fit int16 as long as weights are not -128.
     """
 
-    dot, per_step = 16, 1
+    dot, per_step = 16, 2
     peels = True
-    unrolled = 300
 
     @staticmethod
     def registers(rows: int, lanes: int) -> int:
@@ -147,24 +149,26 @@ class Smlal(Tile):
     @property
     def cost(self) -> int:
         """Three for each vector of sums."""
-        return 3 * self.registers(self.rows, self.lanes)
+        return 3 * self.per_step * self.registers(self.rows, self.lanes)
 
     def start(self, bias: Any, channel: Any) -> None:
         """Sums begin with the first step."""
 
     def step(self, x: Any, w: Any, groups: int, first: bool) -> None:
         """As declared."""
-        weights = [T.bind(load(self.w, w + c * 16)) for c in range(self.lanes)]
+        weights = [T.bind(load(self.w, w + c * 16)) for c in range(groups * self.lanes)]
         for p in range(self.rows):
-            pixel = T.bind(load(self.x, x + p * self.distance))
-            for c in range(self.lanes):
-                products = [
-                    intrinsic("aarch64.neon.smull.v8i16", "int16x8", *(tirx.Shuffle([v], half) for v in (pixel, weights[c])))
-                    for half in (list(range(8)), list(range(8, 16)))
-                ]
-                total = intrinsic("aarch64.neon.saddlp.v4i32.v8i16", "int32x4", products[0] + products[1])
-                i = p * self.lanes + c
-                self.put(i, total if first else self.get(i) + total)
+            for g in range(groups):
+                pixel = T.bind(load(self.x, x + (p * self.distance + g * 16)))
+                for c in range(self.lanes):
+                    halves = [
+                        intrinsic("aarch64.neon.smull.v8i16", "int16x8",
+                                  *(tirx.Shuffle([v], half) for v in (pixel, weights[g * self.lanes + c])))
+                        for half in (list(range(8)), list(range(8, 16)))
+                    ]  # fmt: skip
+                    total = intrinsic("aarch64.neon.saddlp.v4i32.v8i16", "int32x4", halves[0] + halves[1])
+                    i = p * self.lanes + c
+                    self.put(i, total if first and g == 0 else self.get(i) + total)
 
     def sums(self, pixel: int, first: int, bias: Any, channel: Any) -> Vector:
         """Partial sums of four channels added up (``addp``)."""
@@ -226,14 +230,15 @@ class Smmla(Tile):
                         for c in range(at, min(at + 8, count), 2)
                     ]
                     parts.append(T.bind(epilogue.finish(vectors, r and r[at // 8], q)))
-                units = [T.reinterpret(v, dtype=f"int16x{count if count < 16 else 8}") for v in parts]
+                units = [T.reinterpret(v, dtype=f"int16x{min(count, 8)}") for v in parts]
                 for k in range(min(2, self.rows - pair)):
                     mixed = tirx.Shuffle(units, list(range(k, count, 2)))
-                    yield pair + k, first, count, T.reinterpret(mixed, dtype=f"int8x{count}")
+                    yield pair + k, first, T.reinterpret(mixed, dtype=f"int8x{count}"), 0, count
 
     def _residual(self, residual: Residual, pair: int, first: int, count: int) -> list[Vector]:
         """The residual of two pixels in the order of their sums."""
-        rows = [residual(min(pair + k, self.rows - 1), first, max(count, 8)) for k in range(2)]
+        fours = range(first, first + max(count, 8), 4)
+        rows = [residual([(min(pair + k, self.rows - 1), c) for c in fours]) for k in range(2)]
         width = max(count, 8) // 2
         units = [T.reinterpret(r, dtype=f"int16x{width}") for r in rows]
         mixed = [unit for i in range(count // 2) for unit in (i, width + i)]

@@ -27,15 +27,21 @@ def load(buffer: Any, offset: Any, lanes: int = 16) -> Vector:
     return buffer[T.ramp(T.int32(0) + offset, 1, lanes)]
 
 
-def store(buffer: Any, offset: Any, value: Vector, lanes: int) -> None:
-    """Store the first ``lanes`` elements of a vector: 16, 8 and 4 at a time, then one by one."""
-    done, width = 0, _lanes(value)
-    while done < lanes:
-        count = next(c for c in (16, 8, 4, 1) if c <= lanes - done)
-        part = value if count == width else tirx.Shuffle([value], list(range(done, done + count)))
+def store(buffer: Any, offset: Any, value: Vector, begin: int, count: int) -> None:
+    """Store elements [begin, begin + count) of an int8 vector: 16, 8 and 4 at a time, then one by one."""
+    width, done = _lanes(value), 0
+    while done < count:
+        size = next(s for s in (16, 8, 4, 1) if s <= count - done and (begin + done) % s == 0)
+        first = begin + done
+        part = value
+        if size == 4 != width:  # as a word: LLVM would widen four bytes only to shorten them again
+            words = T.reinterpret(value, dtype=f"int32x{width // 4}")
+            part = T.reinterpret(tirx.Shuffle([words], [first // 4]), dtype="int8x4")
+        elif size != width:
+            part = tirx.Shuffle([value], list(range(first, first + size)))
         index = T.int32(0) + offset + done
-        T.buffer_store(buffer, part, [index if count == 1 else T.ramp(index, 1, count)])
-        done += count
+        T.buffer_store(buffer, part, [index if size == 1 else T.ramp(index, 1, size)])
+        done += size
 
 
 def _lanes(value: Vector) -> int:
@@ -45,6 +51,14 @@ def _lanes(value: Vector) -> int:
 def join(low: Vector, high: Vector) -> Vector:
     """One vector of two."""
     return tirx.Shuffle([low, high], list(range(2 * _lanes(low))))
+
+
+def gather_words(buffer: Any, offsets: Sequence[Any]) -> Vector:
+    """Four bytes from each place, in one vector."""
+    return T.reinterpret(
+        tirx.Shuffle([T.reinterpret(load(buffer, o, 4), dtype="int32") for o in offsets], list(range(len(offsets)))),
+        dtype=f"int8x{4 * len(offsets)}",
+    )
 
 
 def lane(value: Vector, index: int) -> Vector:
@@ -84,9 +98,9 @@ class Epilogue:
         return join(*halves)
 
     def finish(self, values: Sequence[Vector], residual: Vector | None, q: Any) -> Vector:
-        """Requantized int32x4 (one, two or four) → int8x8 or int8x16; one vector is returned twice.
+        """Requantized int32x4, up to four → int8x8 or int8x16, whose last elements mean nothing where vectors miss.
 
-        ``residual`` is int8 with at least as many elements.
+        ``residual`` is int8 with as many elements, at least eight.
         """
         words = list(values)
         if residual is not None:
@@ -99,8 +113,8 @@ class Epilogue:
                     half = T.broadcast(T.int32(1 << (self.fraction - 1)), 4)
                     v = T.shift_right(v + half, T.broadcast(T.int32(self.fraction), 4))
                 words[i] = v
-        if len(words) == 1:
-            words *= 2
+        if len(words) % 2:
+            words.append(words[-1])
         zero = T.broadcast(T.Cast("int16", q[0]), 8)
         halves = []
         for low, high in zip(words[::2], words[1::2], strict=True):

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from qcc.lower.kernel import Kernel
+
 if TYPE_CHECKING:
     from qcc.target import Target
+
+LEVEL_2 = 384 * 1024
+"""Bytes of input that may stay in the level-2 cache beside weights and outputs."""
+SHARES = 8
+"""Iterations of a parallel loop that balance well over a few threads."""
 
 
 def divisors(n: int, at_most: int | None = None) -> list[int]:
@@ -51,6 +57,21 @@ def split_pixels(pixels: int, blocks: int, accumulators: int) -> list[tuple[int,
     return [(0, main), (main, pixels)] if main < pixels else [(0, pixels)]
 
 
+def gemm_chunks(kernel: Kernel, rows: int, cols: int) -> tuple[list[int], int]:
+    """Candidates and default for a chunk of a GEMM: output rows, or tiles where the whole image is one row.
+
+    A chunk meets one block of channels at a time: the longer it is, the fewer times the weights are read; its input
+    should stay in the level-2 cache, and threads want a share.
+    """
+    batch, height, width = kernel.param("outputs")
+    blocks = kernel.view("w").shape[0]
+    units = height if height > 1 else width // rows
+    unit_bytes = kernel.param("stride") * kernel.view("x").strides[1] if height > 1 else rows * kernel.param("step")
+    chunks = divisors(units)
+    shared = [c for c in chunks if batch * (units // c) * (blocks // cols) >= SHARES] or chunks[:1]
+    return chunks, [c for c in shared if c * unit_bytes <= LEVEL_2 or c == shared[0]][-1]
+
+
 @dataclass(frozen=True)
 class GemmPart:
     """Pixels [first, last) and channels [begin, end) that one kernel computes; its weights are packed by ``lanes`` and
@@ -67,75 +88,9 @@ class GemmPart:
 def gemm_parts(target: Target, pixels: int, channels: int) -> list[GemmPart]:
     """How a target cuts a GEMM of rows of ``pixels``: mostly one part."""
     if target.family == "neon":
-        return list(_neon_parts(pixels, channels, NEON_DOT[target.dot]))
+        from qcc.schedule.neon_tiles import neon_parts
+
+        return neon_parts(pixels, channels, target.dot)
     blocks = -(-channels // target.lanes)
     ranges = split_pixels(pixels, blocks, target.accumulators)
     return [GemmPart(first, last, 0, channels, target.lanes, target.dot) for first, last in ranges]
-
-
-NEON_REGISTERS = 32
-NEON_DOT = {2: 16, 4: 4, 8: 8}
-"""Bytes of a channel that lie side by side in packed weights, by products of an instruction's lane."""
-
-
-def neon_fits(rows: int, lanes: int, dot: int) -> bool:
-    """Whether sums, a vector of each pixel and the vectors of weights fit the registers."""
-    if dot == 4:
-        return rows * lanes // 4 + rows + 2 <= NEON_REGISTERS
-    if dot == 8:
-        return -(-rows // 2) * (lanes // 2 + 3) + 2 <= NEON_REGISTERS - 2
-    return rows * lanes + lanes + 8 <= NEON_REGISTERS
-
-
-def neon_cost(rows: int, lanes: int, dot: int) -> float:
-    """Instructions of a tile for 16 products of each output: multiplications, loads (weights in pairs) and a loop."""
-    if dot == 4:
-        return rows * lanes + rows + lanes / 2 + 2
-    if dot == 8:
-        pairs = -(-rows // 2)
-        return pairs * lanes + 3 * pairs + lanes / 2 + 2
-    return 3 * rows * lanes + rows + lanes / 2 + 2
-
-
-def neon_rows(pixels: int, lanes: int, dot: int) -> int:
-    """The best height of a tile that divides ``pixels``."""
-    options = [r for r in divisors(pixels, 8) if neon_fits(r, lanes, dot)]
-    return min(options, key=lambda r: neon_cost(r, lanes, dot) / r)
-
-
-def _neon_parts(pixels: int, channels: int, dot: int) -> Iterator[GemmPart]:
-    """The cut of pixels and channels into tiles that costs least: a main part and tails."""
-    best: list[GemmPart] = []
-    best_cost = float("inf")
-    for lanes in (24, 20, 16, 12, 8, 4):
-        for rows in range(1, 9):
-            if rows > pixels or lanes > -(-channels // 4) * 4 or not neon_fits(rows, lanes, dot):
-                continue
-            parts = [
-                GemmPart(first, last, begin, end, width, dot)
-                for begin, end, width in _channel_cuts(channels, lanes)
-                for first, last in _cuts(pixels, rows)
-            ]
-            cost = sum(_part_cost(part) for part in parts) * (1 + 0.01 * len(parts))
-            if cost < best_cost:
-                best, best_cost = parts, cost
-    yield from best
-
-
-def _cuts(extent: int, size: int) -> list[tuple[int, int]]:
-    main = extent - extent % size
-    return [part for part in ((0, main), (main, extent)) if part[0] < part[1]]
-
-
-def _channel_cuts(channels: int, lanes: int) -> list[tuple[int, int, int]]:
-    """(begin, end, lanes): whole blocks, then one narrower block for the rest."""
-    return [
-        (begin, end, lanes if (end - begin) % lanes == 0 else -(-(end - begin) // 4) * 4)
-        for begin, end in _cuts(channels, lanes)
-    ]
-
-
-def _part_cost(part: GemmPart) -> float:
-    rows = neon_rows(part.last - part.first, part.lanes, part.dot)
-    tiles = (part.last - part.first) // rows * -(-(part.end - part.begin) // part.lanes)
-    return tiles * neon_cost(rows, part.lanes, part.dot)
