@@ -18,7 +18,7 @@ from qcc.lower.elementwise import lookup_calls
 from qcc.lower.kernel import BufferArg, Call, CallBuilder, LowerContext, View
 from qcc.lower.views import Placed, merge_axes
 from qcc.numerics import INT16_MAX, INT32_MAX, accumulator_bound
-from qcc.schedule.tiles import gemm_parts
+from qcc.schedule.tiles import depthwise_packing, gemm_parts
 
 Int = TypeVar("Int", np.int8, np.int32)
 
@@ -187,14 +187,15 @@ def depthwise_call(
     node: Node, ctx: LowerContext, x: Placed, y: Placed, w: NDArray[np.int8], window: Window, epilogue: Epilogue
 ) -> Call:
     """Depthwise convolution of padded x [B, H, W, C] by w [C, KY, KX, 1] into y [B, OH, OW, C]."""
-    lanes, dot = ctx.target.lanes, ctx.target.dot
+    sliding = window.stride[0] == window.dilation[0] == 1
+    lanes, dot = depthwise_packing(ctx.target, w.shape[1], sliding)
     packed = pack_depthwise(w[..., 0], lanes, dot)
     (batch, height, width, _), n = y[0].shape, w.shape[0]
     wide = packed.shape[0] * lanes
     call = CallBuilder(
         "conv_depthwise", node.output, macs=batch * height * width * w.size,
         params={"stride": window.stride[1], "dilation": window.dilation[1], "outputs": (batch, height, width),
-                "sliding": window.stride[0] == window.dilation[0] == 1 and w.shape[1] % dot > 0, **epilogue.params(n)},
+                "taps_y": w.shape[1], "sliding": sliding and w.shape[1] % dot > 0, **epilogue.params(n)},
     )  # fmt: skip
     image, row, pixel, _ = x[0].strides
     rows = View(

@@ -2,38 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from qcc.lower.kernel import Kernel, View
+from qcc.lower.kernel import Kernel
 from qcc.schedule.decide import Decide
+from qcc.schedule.neon_depthwise import conv_depthwise
 from qcc.schedule.neon_multiply import MULTIPLY, Tile
-from qcc.schedule.neon_vectors import Epilogue, gather_words, load, store
+from qcc.schedule.neon_vectors import Epilogue, function, gather_words, load, store
 from qcc.schedule.neon_tiles import neon_rows
 from qcc.schedule.tiles import divisors, nearest_divisor
 
 CACHED_BYTES = 128 * 1024
 """Part of the input that is read once per block of channels: it should stay in the level-2 cache."""
-
-
-@contextmanager
-def function(kernel: Kernel) -> Iterator[dict[str, Any]]:
-    """A function under construction: gives its parameters, flat buffers by operand key."""
-    with T.prim_func(s_tir=True):
-        T.func_name("main")
-        buffers = {o.key: T.arg(o.key, T.Buffer((_reach(o.view),), o.view.dtype)) for o in kernel.operands}
-        with T.sblock("root"):
-            T.reads()
-            T.writes()
-            yield buffers
-
-
-def _reach(view: View) -> int:
-    return sum((extent - 1) * stride for extent, stride in zip(view.shape, view.strides, strict=True)) + 1
 
 
 def conv_gemm(kernel: Kernel, decide: Decide) -> Any:
@@ -130,5 +114,5 @@ def _reduce(taps_y: int, taps_x: int, groups: int, made: Tile, begin: Any, weigh
             tap(ky, kx, 0)
 
 
-KERNELS: dict[str, Callable[[Kernel, Decide], Any]] = {"conv_gemm": conv_gemm}
+KERNELS: dict[str, Callable[[Kernel, Decide], Any]] = {"conv_gemm": conv_gemm, "conv_depthwise": conv_depthwise}
 SCHEDULES: dict[str, Callable[[Any, Kernel, Decide], None]] = {}

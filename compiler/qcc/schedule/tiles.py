@@ -94,3 +94,15 @@ def gemm_parts(target: Target, pixels: int, channels: int) -> list[GemmPart]:
     blocks = -(-channels // target.lanes)
     ranges = split_pixels(pixels, blocks, target.accumulators)
     return [GemmPart(first, last, 0, channels, target.lanes, target.dot) for first, last in ranges]
+
+
+def depthwise_packing(target: Target, taps_y: int, sliding: bool) -> tuple[int, int]:
+    """(channels of a block, rows of a column side by side) in packed weights of a depthwise convolution.
+
+    ``sliding``: rows of outputs lie one row of inputs apart, and their taps too.
+    """
+    if target.family == "neon":
+        if target.dot < 4:
+            return 8, 1
+        return (8 if sliding and taps_y < 4 else 16), 4
+    return target.lanes, target.dot
