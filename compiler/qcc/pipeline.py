@@ -119,14 +119,14 @@ def build(
     from qcc.emit.package import Package
     from qcc.plan.arena import plan_arena
     from qcc.plan.layout import plan_layout
-    from qcc.runtime import Model
+    from qcc.runtime import load
 
     layout = plan_layout(graph, target)
     calls = lower(graph, layout)
     built = _build(calls, target, jobs, progress)
     package = Package(graph.name, graph, layout, plan_arena(layout), calls, built, target, tuple(remarks or ()))
     emit_library(package, folder)
-    return Model(folder)
+    return load(folder)
 
 
 def lower(graph: Graph, layout: Layout) -> list[Call]:

@@ -31,11 +31,25 @@ class LlvmTarget(_Table):
 
 
 class Link(_Table):
-    """How objects and the C entry become a library: the first program of ``cc`` that exists, called with ``flags``."""
+    """How objects and the C entry become a library: the first program of ``cc`` that exists, called with ``flags``.
+
+    With ``binutils``, the prefix of ``ar`` and ``objcopy``, there is a static library too.
+    """
 
     cc: list[str] = Field(min_length=1)
     flags: list[str] = []
     threads: bool = False
+    binutils: str | None = None
+
+
+class Run(_Table):
+    """How a program for the target is started from a machine that cannot run it itself.
+
+    ``command``: words, in which ``{runner}`` stands for the program's path: an emulator, or a user's own script over ssh
+    or adb, which copies the program to its board and connects standard input and output. Empty: not at all.
+    """
+
+    command: list[str] = []
 
 
 class Target(_Table):
@@ -64,6 +78,7 @@ class Target(_Table):
     """Bytes to which buffers and packed weights are aligned."""
     llvm: LlvmTarget
     link: Link
+    run: Run = Run()
 
     @staticmethod
     def load(name: str | Path) -> Target:
@@ -81,7 +96,7 @@ class Target(_Table):
 
     def codegen_key(self) -> dict[str, Any]:
         """Everything that object code depends on, for the cache: JSON values."""
-        return self.model_dump(exclude={"name", "description", "arch", "requires", "link"})
+        return self.model_dump(exclude={"name", "description", "arch", "requires", "link", "run"})
 
     def missing(self) -> list[str]:
         """What this machine lacks to run code for the target."""
