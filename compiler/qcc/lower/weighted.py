@@ -160,7 +160,7 @@ def gemm_calls(
     step, hop = window.stride[1] * pixel, window.dilation[1] * pixel
     batch, height, width, _ = y[0].shape
     calls = []
-    for part in gemm_parts(target, width, n):
+    for part in gemm_parts(target, width, n, w[0].size):
         count, these = part.last - part.first, part.end - part.begin
         packed = pack_gemm(runs[part.begin : part.end], part.lanes, part.dot)
         blocks, _, taps, groups = packed.shape[:4]
@@ -168,7 +168,7 @@ def gemm_calls(
         call = CallBuilder(
             "conv_gemm", node.output, macs=batch * height * count * these * (w.size // n),
             params={"stride": window.stride[0], "dilation": window.dilation[0], "step": step, "hop": hop,
-                    "outputs": (batch, height, count), **epilogue.params(these)},
+                    "outputs": (batch, height, count), "depth": w[0].size, **epilogue.params(these)},
         )  # fmt: skip
         origin = BufferArg(x[1].value, x[1].offset + part.first * step)
         call.read("x", (View((batch, x[0].shape[1], extent), (*x[0].strides[:2], 1), x[0].dtype), origin))

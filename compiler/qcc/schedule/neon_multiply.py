@@ -58,6 +58,11 @@ class Tile:
         """Instructions that multiply in one step."""
         raise NotImplementedError
 
+    @property
+    def advance(self) -> int:
+        """Elements of x from a group to the next."""
+        return self.dot
+
     def start(self, bias: Any, channel: Any) -> None:
         """Begin the sums; what ``sums`` returns has the bias of the channels from ``channel`` in it."""
         raise NotImplementedError
@@ -203,18 +208,17 @@ class Smmla(Tile):
 
     def step(self, x: Any, w: Any, groups: int, first: bool) -> None:
         """As declared."""
-        halves = []
-        for p in range(0, self.rows, 2):
-            both = [T.bind(load(self.x, x + min(p + k, self.rows - 1) * self.distance)) for k in range(2)]
-            halves.append([T.bind(tirx.Shuffle(both, [*range(8 * g, 8 * g + 8), *range(16 + 8 * g, 24 + 8 * g)]))
-                           for g in range(groups)])  # fmt: skip
+        pairs = [pair_groups(self.x, x, self.rows, self.distance, pair, groups) for pair in range(0, self.rows, 2)]
         for g in range(groups):
-            for c in range(0, self.lanes, 2):
-                weights = T.bind(load(self.w, w + (g * self.lanes + c) * 8))
-                for p in range(0, self.rows, 2):
-                    i = self._index(p, c)
-                    operands = self.get(i), halves[p // 2][g], weights
-                    self.put(i, intrinsic("aarch64.neon.smmla.v4i32.v16i8", "int32x4", *operands))
+            self._multiply([pair[g] for pair in pairs], w + g * self.lanes * 8)
+
+    def _multiply(self, pairs: Sequence[Vector], w: Any) -> None:
+        """Add one group of all pairs of pixels."""
+        for c in range(0, self.lanes, 2):
+            weights = T.bind(load(self.w, w + c * 8))
+            for k, pair in enumerate(pairs):
+                i = self._index(2 * k, c)
+                self.put(i, intrinsic("aarch64.neon.smmla.v4i32.v16i8", "int32x4", self.get(i), pair, weights))
 
     def results(
         self, bias: Any, multiplier: Any, channel: Any, epilogue: Epilogue, q: Any, residual: Residual | None
@@ -248,6 +252,53 @@ class Smmla(Tile):
 
     def _index(self, pixel: int, channel: int) -> int:
         return (pixel // 2 * self.lanes + channel) // 2
+
+
+def pair_groups(x: Any, begin: Any, rows: int, distance: int, pair: int, groups: int) -> list[Vector]:
+    """Pixels ``pair`` and ``pair + 1`` (the last one twice), eight bytes of each side by side: one vector a group."""
+    both = [T.bind(load(x, begin + min(pair + k, rows - 1) * distance)) for k in range(2)]
+    return [
+        T.bind(tirx.Shuffle(both, [*range(8 * g, 8 * g + 8), *range(16 + 8 * g, 24 + 8 * g)])) for g in range(groups)
+    ]
+
+
+class SmmlaPanel(Smmla):
+    """``Smmla`` on pixels that were paired before, for all blocks of channels: x is [groups, pairs, 2, 8]."""
+
+    per_step = 4
+
+    @property
+    def advance(self) -> int:
+        """Bytes of all pairs."""
+        return panel_bytes(self.rows, 1)
+
+    def step(self, x: Any, w: Any, groups: int, first: bool) -> None:
+        """As declared."""
+        for g in range(groups):
+            pairs = [T.bind(load(self.x, x + g * self.advance + k * 16)) for k in range(-(-self.rows // 2))]
+            self._multiply(pairs, w + g * self.lanes * 8)
+
+
+def panel_bytes(rows: int, groups: int) -> int:
+    """Size of the paired pixels of a tile."""
+    return -(-rows // 2) * 16 * groups
+
+
+def pack_panel(panel: Any, to: Any, x: Any, begin: Any, rows: int, distance: int, groups: int) -> None:
+    """Pair the pixels of a tile: ``groups`` groups of one tap."""
+
+    def pack(first: Any, count: int) -> None:
+        for pair in range(0, rows, 2):
+            made = pair_groups(x, begin + first * 8, rows, distance, pair, count)
+            for g, value in enumerate(made):
+                at = to + (first + g) * panel_bytes(rows, 1) + pair * 8
+                T.buffer_store(panel, value, [T.ramp(T.int32(0) + at, 1, 16)])
+
+    if groups // 2:
+        with T.serial(0, groups // 2) as s:
+            pack(s * 2, 2)
+    if groups % 2:
+        pack(groups - 1, 1)
 
 
 def _twice(table: Any, index: Any) -> Vector:

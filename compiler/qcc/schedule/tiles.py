@@ -85,12 +85,12 @@ class GemmPart:
     dot: int
 
 
-def gemm_parts(target: Target, pixels: int, channels: int) -> list[GemmPart]:
-    """How a target cuts a GEMM of rows of ``pixels``: mostly one part."""
+def gemm_parts(target: Target, pixels: int, channels: int, depth: int) -> list[GemmPart]:
+    """How a target cuts a GEMM of rows of ``pixels`` with ``depth`` products an output: mostly one part."""
     if target.family == "neon":
         from qcc.schedule.neon_tiles import neon_parts
 
-        return neon_parts(pixels, channels, target.dot)
+        return neon_parts(pixels, channels, depth, target.dot)
     blocks = -(-channels // target.lanes)
     ranges = split_pixels(pixels, blocks, target.accumulators)
     return [GemmPart(first, last, 0, channels, target.lanes, target.dot) for first, last in ranges]
