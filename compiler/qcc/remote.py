@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcc.errors import InputError, ToolError
-from qcc.runtime import Arrays, Model, read_layer, read_manifest
+from qcc.runtime import Arrays, Model, read_layer
 
 RUNNER = "{runner}"
 """Stands for the program's path in a target's command."""
@@ -108,7 +108,8 @@ class RemoteModel(Model):
             weakref.finalize(self, _stop, process)
             self._process = process
             sizes = [[t.nbytes for t in types.values()] for types in (self.inputs, self.outputs)]
-            self._send(b"", *(np.array([len(s), *s], np.int32) for s in sizes), np.int32(self.manifest["arena"]["bytes"]))
+            arena = np.int32(self.manifest["arena"]["bytes"])
+            self._send(b"", *(np.array([len(s), *s], np.int32) for s in sizes), arena)
         return self._process
 
     def _ended(self) -> ToolError:
@@ -134,6 +135,3 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     for pipe in (process.stdin, process.stdout, process.stderr):
         if pipe is not None:
             pipe.close()
-
-
-__all__ = ["RemoteModel", "read_manifest", "remote_command"]

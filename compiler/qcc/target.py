@@ -45,8 +45,8 @@ class Link(_Table):
 class Run(_Table):
     """How a program for the target is started from a machine that cannot run it itself.
 
-    ``command``: words, in which ``{runner}`` stands for the program's path: an emulator, or a user's own script over ssh
-    or adb, which copies the program to its board and connects standard input and output. Empty: not at all.
+    ``command``: words, in which ``{runner}`` stands for the program's path: an emulator, or a user's own script over
+    ssh or adb, which copies the program to its board and connects standard input and output. Empty: not at all.
     """
 
     command: list[str] = []

@@ -94,9 +94,8 @@ def _replacing(folder: Path) -> Iterator[Path]:
 
 def _link(target: Target, sources: list[str], work: Path, library: Path) -> None:
     """Compile the entry and link it with the kernels; the working folder holds the weights."""
-    command = [*_compile(target), "-shared", "-fPIC", *sources, *_threads(target), "-o", str(library), "-Wl,--as-needed",
-               "-Wl,--version-script=exports.map", "-Wl,-z,noexecstack"]  # fmt: skip
-    _call(command, work)
+    options = ["-Wl,--as-needed", "-Wl,--version-script=exports.map", "-Wl,-z,noexecstack"]
+    _call([*_compile(target), "-shared", "-fPIC", *sources, *_threads(target), "-o", str(library), *options], work)
 
 
 def _archive(package: Package, sources: list[str], work: Path, library: Path) -> None:
@@ -134,7 +133,8 @@ def _call(command: list[str], work: Path) -> None:
     try:
         done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
-        raise ToolError(f"'{command[0]}' was not found", hint="install it, or change [link] in a target file") from error
+        hint = "install it, or change [link] in a target file"
+        raise ToolError(f"'{command[0]}' was not found", hint=hint) from error
     if done.returncode != 0:
         said = done.stderr.splitlines() or [f"exit code {done.returncode}"]
         first = next((line for line in said if "error" in line.lower()), said[0])

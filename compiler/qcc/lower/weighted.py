@@ -124,11 +124,12 @@ class Epilogue:
         largest = (values.max(initial=0) + 255 * abs(int(self.q[4])) + 2) * 2.0**-self.fraction
         self.narrow = bool(largest + 256 < INT16_MAX)
         """Values fit 16 bits before they are clamped, zero point included."""
+        self.symmetric = bool((w > -128).all())
 
     def params(self, channels: int) -> dict[str, int | bool]:
         """Static parameters."""
         return {"channels": channels, "shift": self.shift, "fraction": self.fraction, "clamped": self.clamped,
-                "narrow": self.narrow}  # fmt: skip
+                "narrow": self.narrow, "symmetric": self.symmetric}  # fmt: skip
 
     def add_constants(self, call: CallBuilder, begin: int, end: int, lanes: int) -> None:
         """Bias and multiplier of channels [begin, end), padded to whole vectors."""

@@ -12,8 +12,8 @@ from qcc.lower.kernel import Kernel
 from qcc.schedule.decide import Decide
 from qcc.schedule.neon_depthwise import conv_depthwise
 from qcc.schedule.neon_multiply import MULTIPLY, Smmla, SmmlaPanel, Tile, pack_panel, panel_bytes
-from qcc.schedule.neon_vectors import Epilogue, function, gather_words, load, store
 from qcc.schedule.neon_tiles import neon_rows
+from qcc.schedule.neon_vectors import Epilogue, function, gather_words, load, store
 from qcc.schedule.tiles import divisors, nearest_divisor
 
 CACHED_BYTES = 128 * 1024
@@ -67,11 +67,11 @@ def conv_gemm(kernel: Kernel, decide: Decide) -> Any:
             row, column = position(first, t)
             weights = T.bind(block * (every * lanes * dot))
             if paired:
-                made: Tile = SmmlaPanel(acc, rows, lanes, panel, p["w"], step)
+                made: Tile = SmmlaPanel(acc, rows, lanes, panel, p["w"], step, True)
                 made.start(p["bias"], block * lanes)
                 _reduce(1, 1, every, made, T.bind(t * panel_bytes(rows, every)), weights, (0, 0))
             else:
-                made = multiply(acc, rows, lanes, p["x"], p["w"], step)
+                made = multiply(acc, rows, lanes, p["x"], p["w"], step, kernel.param("symmetric"))
                 made.start(p["bias"], block * lanes)
                 begin = T.bind(source(b, row, column))
                 _reduce(taps_y, taps_x, groups, made, begin, weights, (dilation * x[1], hop))

@@ -11,7 +11,7 @@ from tvm.script.ir_builder import tirx as T
 
 from qcc.lower.kernel import Kernel
 from qcc.schedule.decide import Decide
-from qcc.schedule.neon_vectors import Epilogue, Vector, function, intrinsic, join, load, store
+from qcc.schedule.neon_vectors import Epilogue, Vector, function, intrinsic, join, load, sdot, store
 from qcc.schedule.tiles import divisors, nearest_divisor
 
 Place = tuple[int, int]
@@ -21,7 +21,7 @@ Place = tuple[int, int]
 def conv_depthwise(kernel: Kernel, decide: Decide) -> Any:
     """Tiles of ``lines`` x ``pixels`` outputs of one block of channels; lines are shared among threads."""
     batch, height, width = kernel.param("outputs")
-    _, _, groups, lanes, dot = kernel.view("w").shape
+    lanes, dot = kernel.view("w").shape[-2:]
     channels = kernel.param("channels")
     x, y = kernel.view("x").strides, kernel.view("y").strides
     lines = decide("lines", [1, 2], 2) if lanes == 8 and dot == 4 and height % 2 == 0 else 1
@@ -86,7 +86,8 @@ def columns_by_sdot(
 
     def interleaved(j: int, g: int) -> list[Vector]:
         rows = [load(x, begin + min(4 * g + k, last_row) * row + j * column, lanes) for k in range(4)]
-        pairs = [T.bind(tirx.Shuffle(rows[i : i + 2], [lanes * k + n for n in range(lanes) for k in (0, 1)])) for i in (0, 2)]
+        alternating = [lanes * k + n for n in range(lanes) for k in (0, 1)]
+        pairs = [T.bind(tirx.Shuffle(rows[i : i + 2], alternating)) for i in (0, 2)]
         units = [T.reinterpret(v, dtype=f"int16x{lanes}") for v in pairs]
         fours = []
         for n in range(quarters):
@@ -109,10 +110,7 @@ def columns_by_sdot(
             for line in range(lines):
                 total = totals.get((line, pixel), bias)
                 for g in range(groups):
-                    total = [
-                        T.bind(intrinsic("aarch64.neon.sdot.v4i32.v16i8", "int32x4", total[n], data[g][n], weights[line, kx, g, n]))
-                        for n in range(quarters)
-                    ]
+                    total = [T.bind(sdot(total[n], data[g][n], weights[line, kx, g, n])) for n in range(quarters)]
                 totals[line, pixel] = total
                 if kx == taps_x - 1:
                     done.append((line, pixel))
@@ -123,11 +121,12 @@ def columns_by_sdot(
 def pixels_by_smlal(
     kernel: Kernel, x: Any, begin: Any, w: Any, block: Any, bias: list[Vector], lines: int, pixels: int
 ) -> Sums:
-    """Two products fit int16 (weights are not -128): ``smull``, ``smlal``, then two ``saddw``."""
+    """``smull``, ``smlal``, then two ``saddw``: two products fit int16, unless weights may be -128."""
     _, taps_x, taps_y, lanes, _ = kernel.view("w").shape
     stride, dilation = kernel.param("stride"), kernel.param("dilation")
     _, _, row, column, _ = kernel.view("x").strides
     taps = [(ky, kx) for kx in range(taps_x) for ky in range(taps_y)]
+    together = 2 if kernel.param("symmetric") else 1
     weights = [T.bind(load(w, block * (len(taps) * lanes) + i * lanes, 8)) for i in range(len(taps))]
 
     def product(i: int, pixel: int) -> Vector:
@@ -140,9 +139,9 @@ def pixels_by_smlal(
         values = []
         for _, pixel in places:
             low, high = bias
-            for i in range(0, len(taps), 2):
+            for i in range(0, len(taps), together):
                 both = product(i, pixel)
-                if i + 1 < len(taps):
+                if i + 1 < min(len(taps), i + together):
                     both = both + product(i + 1, pixel)
                 both = T.bind(both)
                 low = T.bind(low + T.Cast("int32x4", tirx.Shuffle([both], [0, 1, 2, 3])))

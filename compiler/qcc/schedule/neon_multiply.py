@@ -12,7 +12,7 @@ from typing import Any
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
-from qcc.schedule.neon_vectors import Epilogue, Vector, intrinsic, join, lane, load
+from qcc.schedule.neon_vectors import Epilogue, Vector, intrinsic, lane, load, sdot
 
 Four = tuple[int, int]
 """Four neighbouring channels of a pixel: (pixel, first channel)."""
@@ -42,11 +42,12 @@ class Tile:
     peels = False
     """The first step differs from the others."""
     unrolled = 100
-    """Multiplications up to which a reduction is written without loops: beyond, LLVM mixes steps and registers run out."""
+    """Multiplications up to which a reduction is written without loops: beyond, LLVM mixes its steps and spills."""
 
-    def __init__(self, acc: Any, rows: int, lanes: int, x: Any, w: Any, step: int) -> None:
-        """``acc`` holds the sums; pixels are ``step`` elements apart in x."""
-        self.acc, self.rows, self.lanes, self.x, self.w, self.distance = acc, rows, lanes, x, w, step
+    def __init__(self, acc: Any, rows: int, lanes: int, x: Any, w: Any, step: int, symmetric: bool) -> None:
+        """``acc`` holds the sums; pixels are ``step`` elements apart in x; symmetric weights are not -128."""
+        self.acc, self.rows, self.lanes, self.x, self.w = acc, rows, lanes, x, w
+        self.distance, self.symmetric = step, symmetric
 
     @staticmethod
     def registers(rows: int, lanes: int) -> int:
@@ -78,7 +79,9 @@ class Tile:
         fours = [(p, c) for p in range(self.rows) for c in range(0, self.lanes, 4)]
         for begin in range(0, len(fours), 4):
             these = fours[begin : begin + 4]
-            vectors = [epilogue.requantize(self.sums(p, c, bias, channel), load(multiplier, channel + c, 4)) for p, c in these]
+            vectors = [
+                epilogue.requantize(self.sums(p, c, bias, channel), load(multiplier, channel + c, 4)) for p, c in these
+            ]
             out = T.bind(epilogue.finish(vectors, residual and residual(these), q))
             for pixel in sorted({p for p, _ in these}):
                 mine = [i for i, (p, _) in enumerate(these) if p == pixel]
@@ -126,8 +129,7 @@ class Sdot(Tile):
                 weights = T.bind(load(self.w, w + (g * self.lanes + c) * 4))
                 for p in range(self.rows):
                     i = self._index(p, c)
-                    operands = self.get(i), weights, lane(pixels[p], g)
-                    self.put(i, intrinsic("aarch64.neon.sdot.v4i32.v16i8", "int32x4", *operands))
+                    self.put(i, sdot(self.get(i), weights, lane(pixels[p], g)))
 
     def sums(self, pixel: int, first: int, bias: Any, channel: Any) -> Vector:
         """One vector."""
@@ -140,7 +142,7 @@ class Sdot(Tile):
 class Smlal(Tile):
     """``smull``, ``smlal2``, ``sadalp``: sixteen products of one channel into four partial sums.
 
-    Two products fit int16 as long as weights are not -128.
+    Two products fit int16 as long as weights are symmetric; otherwise each is widened by itself.
     """
 
     dot, per_step = 16, 2
@@ -171,7 +173,8 @@ class Smlal(Tile):
                                   *(tirx.Shuffle([v], half) for v in (pixel, weights[g * self.lanes + c])))
                         for half in (list(range(8)), list(range(8, 16)))
                     ]  # fmt: skip
-                    total = intrinsic("aarch64.neon.saddlp.v4i32.v8i16", "int32x4", halves[0] + halves[1])
+                    low, high = halves
+                    total = _pairs(low + high) if self.symmetric else _pairs(low) + _pairs(high)
                     i = p * self.lanes + c
                     self.put(i, total if first and g == 0 else self.get(i) + total)
 
@@ -179,6 +182,10 @@ class Smlal(Tile):
         """Partial sums of four channels added up (``addp``)."""
         a, b, c, d = (self.get(pixel * self.lanes + first + i) for i in range(4))
         return _add_pairs(_add_pairs(a, b), _add_pairs(c, d)) + load(bias, channel + first, 4)
+
+
+def _pairs(v: Vector) -> Vector:
+    return intrinsic("aarch64.neon.saddlp.v4i32.v8i16", "int32x4", v)
 
 
 def _add_pairs(a: Vector, b: Vector) -> Vector:
@@ -230,8 +237,8 @@ class Smmla(Tile):
                 parts = []
                 for at in range(0, count, 8):
                     vectors = [
-                        epilogue.requantize(self.get(self._index(pair, first + c)), _twice(multiplier, channel + first + c))
-                        for c in range(at, min(at + 8, count), 2)
+                        epilogue.requantize(self.get(self._index(pair, c)), _twice(multiplier, channel + c))
+                        for c in range(first + at, first + min(at + 8, count), 2)
                     ]
                     parts.append(T.bind(epilogue.finish(vectors, r and r[at // 8], q)))
                 units = [T.reinterpret(v, dtype=f"int16x{min(count, 8)}") for v in parts]

@@ -55,7 +55,8 @@ class Tile:
         if self.dot == 16:
             return 3 * rows * lanes + rows / 2 + lanes / 2 + 3
         if self.blocks > 1:  # pixels are paired once for all blocks
-            return pairs * lanes + pairs + lanes / 2 + 5 * pairs / self.blocks + (0 if self.depth <= UNROLLED_DEPTH else 3)
+            loop = 0 if self.depth <= UNROLLED_DEPTH else 3
+            return pairs * lanes + pairs + lanes / 2 + 5 * pairs / self.blocks + loop
         return pairs * lanes + 4 * pairs + lanes / 2 + 5
 
 

@@ -78,6 +78,11 @@ def gather_words(buffer: Any, offsets: Sequence[Any]) -> Vector:
     )
 
 
+def sdot(acc: Vector, a: Vector, b: Vector) -> Vector:
+    """int32x4 plus sums of four products of int8x16."""
+    return intrinsic("aarch64.neon.sdot.v4i32.v16i8", "int32x4", acc, a, b)
+
+
 def lane(value: Vector, index: int) -> Vector:
     """32 bits of an int8x16 everywhere: the operand ``v.4b[index]`` of ``sdot``."""
     return T.reinterpret(tirx.Shuffle([T.reinterpret(value, dtype="int32x4")], [index] * 4), dtype="int8x16")
@@ -101,7 +106,8 @@ class Epilogue:
     def of(kernel: Kernel) -> Epilogue:
         """That of a convolution."""
         residual = any(o.key == "residual" for o in kernel.operands)
-        return Epilogue(*(kernel.param(k) for k in ("shift", "fraction", "clamped")), residual, kernel.param("narrow"))
+        shift, fraction, clamped, narrow = (kernel.param(k) for k in ("shift", "fraction", "clamped", "narrow"))
+        return Epilogue(shift, fraction, clamped, residual, narrow)
 
     def requantize(self, acc: Vector, multiplier: Vector) -> Vector:
         """int32x4: ``sqrdmulh``, or a 64-bit product and ``rshrn``."""
@@ -110,7 +116,8 @@ class Epilogue:
         halves = []
         for low in (0, 2):
             a, b = (tirx.Shuffle([v], [low, low + 1]) for v in (acc, multiplier))
-            wide = intrinsic("aarch64.neon.smull.v2i64", "int64x2", a, b) + T.broadcast(T.int64(1 << (self.shift - 1)), 2)
+            half = T.broadcast(T.int64(1 << (self.shift - 1)), 2)
+            wide = intrinsic("aarch64.neon.smull.v2i64", "int64x2", a, b) + half
             halves.append(T.Cast("int32x2", T.shift_right(wide, T.broadcast(T.int64(self.shift), 2))))
         return join(*halves)
 
@@ -121,7 +128,8 @@ class Epilogue:
         """
         words = list(values)
         if residual is not None:
-            centred = T.Cast(f"int16x{_lanes(residual)}", residual) - T.broadcast(T.Cast("int16", q[3]), _lanes(residual))
+            count = _lanes(residual)
+            centred = T.Cast(f"int16x{count}", residual) - T.broadcast(T.Cast("int16", q[3]), count)
             factor = T.broadcast(T.int32(0) + q[4], 4)
             for i, v in enumerate(words):
                 part = tirx.Shuffle([centred], list(range(4 * i, 4 * i + 4)))
