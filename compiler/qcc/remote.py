@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcc.errors import InputError, ToolError
-from qcc.runtime import Arrays, Model, read_layer
+from qcc.runtime import Arrays, Model, check_machine, read_layer
 
 RUNNER = "{runner}"
 """Stands for the program's path in a target's command."""
@@ -99,6 +99,8 @@ class RemoteModel(Model):
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is None:
+            if not self._command:
+                check_machine(self.folder, self.manifest["target"])
             try:
                 process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                            stderr=subprocess.PIPE)  # fmt: skip

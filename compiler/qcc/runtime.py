@@ -48,7 +48,7 @@ class Model:
 
     def _attach(self) -> None:
         """Load the library; raises ArtifactError if this machine cannot run it."""
-        _check_machine(self.folder, self.manifest["target"])
+        check_machine(self.folder, self.manifest["target"])
         prefix = self.manifest["prefix"]
         self._library = _open(self.folder, f"lib{prefix}.so")
         self._run, self._threads, self._hook, self._arena = (
@@ -183,7 +183,7 @@ def load(folder: str | Path) -> Model:
     from qcc.target import missing_here
 
     target = read_manifest(Path(folder))["target"]
-    if target["run"] and missing_here(target["arch"], target["requires"]):
+    if target.get("run") and missing_here(target["arch"], target["requires"]):
         from qcc.remote import RemoteModel
 
         return RemoteModel(Path(folder))
@@ -219,7 +219,7 @@ def _open(folder: Path, name: str) -> ctypes.CDLL:
             raise ArtifactError(what, where=str(folder), hint=_RECOMPILE) from error
 
 
-def _check_machine(folder: Path, target: Mapping[str, Any]) -> None:
+def check_machine(folder: Path, target: Mapping[str, Any]) -> None:
     """Refuse code that would end in an illegal instruction."""
     from qcc.target import missing_here
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,12 +39,6 @@ int main(void)
 }}
 """
 """Requests: kernel, bytes of memory, begin, end, offsets of the pointers, the memory. Replies: the memory."""
-
-
-def emulator_is_here(target: Target) -> bool:
-    """Whether this machine can link programs for a target and emulate it."""
-    tools = [*target.link.cc[:1], *target.run.command[:1]]
-    return len(tools) == 2 and all(shutil.which(tool) for tool in tools)
 
 
 class EmulatedMachine(Machine):

@@ -120,7 +120,7 @@ def _compile(target: Target) -> list[str]:
     compiler = next((found for cc in target.link.cc if (found := shutil.which(cc))), None)
     if compiler is None:
         raise ToolError(f"no C compiler was found (tried {', '.join(target.link.cc)})",
-                        hint="install one of them, or name yours under [link] cc in a target file")
+                        hint="install gcc or clang, or name yours under [link] cc in a target file")
     return [compiler, "-std=c99", "-Wall", "-Wextra", *target.link.flags, "-I", str(data_folder("runtime") / "include")]
 
 
