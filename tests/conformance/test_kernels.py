@@ -11,11 +11,11 @@ from emulated import EmulatedMachine
 from machine import Machine
 
 from emulators import emulator_is_here
-from integer_programs import random_inputs
+from integer_programs import random_inputs, random_program
 from qcc.ir.graph import Graph
 from qcc.target import Target, known_targets
 
-CASES, EMULATED_CASES = 12, 4
+CASES = 6
 """Programs for each op and target."""
 
 
@@ -26,17 +26,33 @@ def program(op: str, seed: int) -> Graph:
     return draw.graph
 
 
+def target_here(name: str) -> Target:
+    target = Target.load(name)
+    if target.missing() and not emulator_is_here(target):
+        pytest.skip(f"CANNOT RUN {name} HERE: the CPU lacks {', '.join(target.missing())}, and there is no emulator")
+    return target
+
+
+def machine_for(programs: list[Graph], target: Target, folder: Path) -> Machine:
+    return (EmulatedMachine if target.missing() else Machine)(programs, target, folder)
+
+
 @pytest.mark.parametrize("name", known_targets())
 @pytest.mark.parametrize("op", OPERATORS)
 def test_kernels_give_the_bytes_of_the_reference(op: str, name: str, tmp_path: Path) -> None:
-    target = Target.load(name)
-    emulated = bool(target.missing()) and emulator_is_here(target)
-    if target.missing() and not emulated:
-        pytest.skip(f"CANNOT RUN {name} HERE: the CPU lacks {', '.join(target.missing())}, and there is no emulator")
-    first = zlib.crc32(op.encode()) % 100_000
-    cases = EMULATED_CASES if emulated else CASES
-    print(f"seeds {first} … {first + cases - 1}")
-    programs = [program(op, first + case) for case in range(cases)]
-    machine = (EmulatedMachine if emulated else Machine)(programs, target, tmp_path)
+    target, first = target_here(name), zlib.crc32(op.encode()) % 100_000
+    print(f"seeds {first} … {first + CASES - 1}")
+    programs = [program(op, first + case) for case in range(CASES)]
+    machine = machine_for(programs, target, tmp_path)
     for case, graph in enumerate(programs):
         machine.check(case, random_inputs(graph, first + case))
+
+
+@pytest.mark.parametrize("name", known_targets())
+def test_programs_with_views_concats_and_writes_in_place(name: str, tmp_path: Path) -> None:
+    target = target_here(name)
+    print(f"seeds 0 … {CASES - 1}")
+    programs = [random_program(seed) for seed in range(CASES)]
+    machine = machine_for(programs, target, tmp_path)
+    for seed, graph in enumerate(programs):
+        machine.check(seed, random_inputs(graph, seed))
