@@ -140,6 +140,7 @@ def build(
     from qcc.emit.package import Package
     from qcc.plan.arena import plan_arena
     from qcc.plan.layout import plan_layout
+    from qcc.remote import RemoteModel
     from qcc.runtime import Model
 
     layout = plan_layout(graph, target)
@@ -147,7 +148,7 @@ def build(
     built = _build(calls, target, jobs, progress)
     package = Package(graph.name, graph, layout, plan_arena(layout), calls, built, target, tuple(remarks or ()))
     emit_library(package, folder)
-    return Model(folder)
+    return RemoteModel(folder) if target.missing() else Model(folder)
 
 
 def lower(graph: Graph, layout: Layout) -> list[Call]:

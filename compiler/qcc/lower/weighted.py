@@ -17,13 +17,10 @@ from qcc.ir.graph import Node
 from qcc.lower.elementwise import lookup_calls
 from qcc.lower.kernel import BufferArg, Call, CallBuilder, LowerContext, View
 from qcc.lower.views import Placed, merge_axes
-from qcc.numerics import INT32_MAX
-from qcc.schedule.tiles import split_pixels
+from qcc.numerics import INT16_MAX, INT32_MAX, accumulator_bound
+from qcc.schedule.tiles import depthwise_packing, gemm_parts
 
 Int = TypeVar("Int", np.int8, np.int32)
-HIGH_WORD = 32
-"""With this shift the result is the high word of the product: no shift at all in vectors."""
-
 
 @dataclass(frozen=True)
 class Window:
@@ -92,11 +89,11 @@ def pack_depthwise(w: NDArray[np.int8], lanes: int, dot: int) -> NDArray[np.int8
     return np.ascontiguousarray(w.reshape(n // lanes, lanes, ky // dot, dot, kx).transpose(0, 4, 2, 1, 3))
 
 
-def high_word(multiplier: NDArray[np.int32], shift: int) -> tuple[NDArray[np.int32], int]:
-    """The same requantization with shift 32 where the multipliers have room; exact, as both scale by a power of two."""
-    extra = HIGH_WORD - shift
+def scaled_to(wanted: int, multiplier: NDArray[np.int32], shift: int) -> tuple[NDArray[np.int32], int]:
+    """The same requantization with a larger shift where the multipliers have room: both scale by a power of two."""
+    extra = wanted - shift
     if extra > 0 and int(multiplier.max(initial=0)) << extra <= INT32_MAX:
-        return (multiplier << extra).astype(np.int32), HIGH_WORD
+        return (multiplier << extra).astype(np.int32), wanted
     return multiplier, shift
 
 
@@ -110,7 +107,9 @@ class Epilogue:
         zero = ctx.type(node.inputs["x"]).zero_point + self.offset
         sums = w.reshape(w.shape[0], -1).astype(np.int64).sum(axis=1)
         self.bias = (ctx.constant(node.inputs["b"]).astype(np.int64) - zero * sums).astype(np.int32)
-        self.multiplier, self.shift = high_word(ctx.constant(node.inputs["multiplier"]), a["shift"])
+        self.multiplier, self.shift = scaled_to(
+            ctx.target.requant_shift, ctx.constant(node.inputs["multiplier"]), a["shift"]
+        )
         low, high = a["clamp"]
         self.clamped = (low, high) != (-128, 127)
         self.q = np.array([a["zero_point"] + self.offset, low + self.offset, high + self.offset, 0, 0], np.int32)
@@ -120,10 +119,17 @@ class Epilogue:
             self.residual = ctx.place(node.inputs["residual"])
             self.fraction = a["fraction"]
             self.q[3:] = ctx.type(node.inputs["residual"]).zero_point + self.offset, a["residual_multiplier"]
+        bound = accumulator_bound(w, ctx.constant(node.inputs["b"]), ctx.type(node.inputs["x"]).zero_point)
+        values = bound.astype(np.float64) * self.multiplier * 2.0**-self.shift
+        largest = (values.max(initial=0) + 255 * abs(int(self.q[4])) + 2) * 2.0**-self.fraction
+        self.narrow = bool(largest + 256 < INT16_MAX)
+        """Values fit 16 bits before they are clamped, zero point included."""
+        self.symmetric = bool((w > -128).all())
 
     def params(self, channels: int) -> dict[str, int | bool]:
         """Static parameters."""
-        return {"channels": channels, "shift": self.shift, "fraction": self.fraction, "clamped": self.clamped}
+        return {"channels": channels, "shift": self.shift, "fraction": self.fraction, "clamped": self.clamped,
+                "narrow": self.narrow, "symmetric": self.symmetric}  # fmt: skip
 
     def add_constants(self, call: CallBuilder, begin: int, end: int, lanes: int) -> None:
         """Bias and multiplier of channels [begin, end), padded to whole vectors."""
@@ -151,28 +157,29 @@ def gemm_calls(
         residual = rest[0] if rest else None
     pixel = x[0].strides[2]
     joined = kx == 1 or (pixel == channels and window.dilation[1] == 1)
-    packed = pack_gemm(w.reshape(n, ky, 1, kx * channels) if joined else w, target.lanes, target.dot)
-    blocks, _, taps, groups = packed.shape[:4]
+    runs = w.reshape(n, ky, 1, kx * channels) if joined else w
     step, hop = window.stride[1] * pixel, window.dilation[1] * pixel
     batch, height, width, _ = y[0].shape
     calls = []
-    for first, last in split_pixels(width, blocks, target.accumulators):
-        count = last - first
-        extent = (count - 1) * step + (taps - 1) * hop + groups * target.dot
+    for part in gemm_parts(target, width, n, w[0].size):
+        count, these = part.last - part.first, part.end - part.begin
+        packed = pack_gemm(runs[part.begin : part.end], part.lanes, part.dot)
+        blocks, _, taps, groups = packed.shape[:4]
+        extent = (count - 1) * step + (taps - 1) * hop + groups * part.dot
         call = CallBuilder(
-            "conv_gemm", node.output, macs=batch * height * count * w.size,
+            "conv_gemm", node.output, macs=batch * height * count * these * (w.size // n),
             params={"stride": window.stride[0], "dilation": window.dilation[0], "step": step, "hop": hop,
-                    "outputs": (batch, height, count), **epilogue.params(n)},
+                    "outputs": (batch, height, count), "depth": w[0].size, **epilogue.params(these)},
         )  # fmt: skip
-        origin = BufferArg(x[1].value, x[1].offset + first * step)
+        origin = BufferArg(x[1].value, x[1].offset + part.first * step)
         call.read("x", (View((batch, x[0].shape[1], extent), (*x[0].strides[:2], 1), x[0].dtype), origin))
         call.const("w", packed)
-        epilogue.add_constants(call, begin, begin + n, target.lanes)
-        part, index = (batch, height, count, n), (0, 0, first, 0)
+        epilogue.add_constants(call, begin + part.begin, begin + part.end, part.lanes)
+        shape, index, wide = (batch, height, count, these), (0, 0, part.first, part.begin), blocks * part.lanes
         if residual is not None:
-            call.read("residual", vectors(moved(residual, index, part), blocks * target.lanes))
+            call.read("residual", vectors(moved(residual, index, shape), wide))
         call.const("q", epilogue.q)
-        call.write("y", vectors(moved(y, index, part), blocks * target.lanes))
+        call.write("y", vectors(moved(y, index, shape), wide))
         calls.append(call.call())
     return calls
 
@@ -181,14 +188,15 @@ def depthwise_call(
     node: Node, ctx: LowerContext, x: Placed, y: Placed, w: NDArray[np.int8], window: Window, epilogue: Epilogue
 ) -> Call:
     """Depthwise convolution of padded x [B, H, W, C] by w [C, KY, KX, 1] into y [B, OH, OW, C]."""
-    lanes, dot = ctx.target.lanes, ctx.target.dot
+    sliding = window.stride[0] == window.dilation[0] == 1
+    lanes, dot = depthwise_packing(ctx.target, w.shape[1], sliding)
     packed = pack_depthwise(w[..., 0], lanes, dot)
     (batch, height, width, _), n = y[0].shape, w.shape[0]
     wide = packed.shape[0] * lanes
     call = CallBuilder(
         "conv_depthwise", node.output, macs=batch * height * width * w.size,
         params={"stride": window.stride[1], "dilation": window.dilation[1], "outputs": (batch, height, width),
-                "sliding": window.stride[0] == window.dilation[0] == 1 and w.shape[1] % dot > 0, **epilogue.params(n)},
+                "taps_y": w.shape[1], "sliding": sliding and w.shape[1] % dot > 0, **epilogue.params(n)},
     )  # fmt: skip
     image, row, pixel, _ = x[0].strides
     rows = View(
