@@ -93,7 +93,10 @@ MASKED = {"reflect", "prelu", "prelu_1", "selu", "softplus", "mish"}
 """What core operators write with comparisons and masks, or indices."""
 
 
-@pytest.mark.parametrize(("name", "core"), [(n, c) for n in OPERATORS for c in (False, True) if not (c and n in MASKED)])
+CASES = [(n, c) for n in OPERATORS for c in (False, True) if not (c and n in MASKED)]
+
+
+@pytest.mark.parametrize(("name", "core"), CASES)
 def test_operator(name: str, core: bool) -> None:
     """As exported, and taken apart into core operators."""
     torch.manual_seed(0)
