@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcc import numerics
+from qcc import numerics, numerics_tflite
 from qcc.ir.graph import Arrays, Node, TensorType, Types
 from qcc.ops.base import Op, pair
 from qcc.ops.conv2d import window_extent, windows
+from qcc.ops.epilogue import check_clamp
 from qcc.ops.requant import REQUANT_ATTRIBUTES, check_requant, emit_requantized, finish
+from qcc.ops.rounding import follows_tflite
 from qcc.ops.same_scale import SameScale
 
 if TYPE_CHECKING:
@@ -72,17 +74,26 @@ class AvgPool(Op):
     lie in the padding entirely. Integer form:
     ``acc = sum of (x - z_x)`` over the taps inside, requantized (``ops.requant``) by constant multiplier int32 [1], or
     [OH * OW] where the counts differ.
+
+    With ``rounding="tflite"`` input and output share their parameters and there is no multiplier: the mean of
+    ``x + offset`` (0, or 128 for what the file has as uint8) is ``numerics_tflite.divide_away``, less the offset, and
+    ``clamp``.
     """
 
     name = "avg_pool"
     optional = ("multiplier",)
     attributes = ("kernel", "stride", "pad", "count_include_pad")
     integer_attributes = (*REQUANT_ATTRIBUTES, "clamp")
+    tflite_attributes = ("offset", "clamp")
 
     def infer(self, node: Node, types: Types) -> TensorType:
         """[N, OH, OW, C] of x's dtype."""
         out = infer_pool(self, node, types)
-        check_requant(self, node, types, out.dtype, (1, out.shape[1] * out.shape[2]))
+        if follows_tflite(node):
+            self.require(not node.attrs["count_include_pad"], node, "TFLite's rounding does not count padding")
+            check_clamp(self, node, out.dtype)
+        else:
+            check_requant(self, node, types, out.dtype, (1, out.shape[1] * out.shape[2]))
         return out
 
     def _counts(self, node: Node, shape: tuple[int, ...]) -> NDArray[np.int64]:
@@ -107,8 +118,14 @@ class AvgPool(Op):
 
     def integer(self, node: Node, x: Arrays, types: Types, out: TensorType) -> NDArray[Any]:
         """As in the class docstring."""
+        if follows_tflite(node):
+            offset = node.attrs["offset"]
+            sums = self._sums(node, x["x"].astype(np.int64) + offset)
+            # Padding adds nothing to a sum, so the offset counts for the taps inside only.
+            mean = numerics_tflite.divide_away(sums, self._each(self._counts(node, x["x"].shape), out.shape))
+            return numerics.clamp(mean - offset, *node.attrs["clamp"])
         acc = self._sums(node, x["x"].astype(np.int64) - types["x"].zero_point)
-        return finish(node, acc, self._each(x["multiplier"], out.shape))
+        return finish(node, {"multiplier": self._each(x["multiplier"], out.shape)}, acc)
 
     def quantize(self, node: Node, convert: Converter) -> None:
         """Multipliers ``s_x / (s_y * count)``."""
