@@ -106,6 +106,10 @@ def integers(*values: int) -> Array:
     return np.array(values, np.int64)
 
 
+def scalar(value: float) -> Array:
+    return np.array(value, np.float32)
+
+
 def activation(net: Net, x: str) -> str:
     """A random function of one tensor, or none."""
     channels, rank = net.shapes[x][1], len(net.shapes[x])
@@ -113,7 +117,7 @@ def activation(net: Net, x: str) -> str:
         case 0 | 1:
             return net("Relu", x)
         case 2:
-            return net("Clip", x, np.float32(0) + np.zeros((), np.float32), np.array(6, np.float32))
+            return net("Clip", x, scalar(0), scalar(6))
         case 3:
             return net("HardSwish", x)
         case 4:
@@ -127,9 +131,9 @@ def activation(net: Net, x: str) -> str:
         case 8:
             return net("Gelu", x, approximate=net.pick("none", "tanh"))
         case 9:
-            erf = net("Erf", net("Div", x, np.array(math.sqrt(2), np.float32)))
-            half = net("Mul", x, net("Add", erf, np.array(1, np.float32)))
-            return net("Mul", half, np.array(0.5, np.float32))
+            erf = net("Erf", net("Div", x, scalar(math.sqrt(2))))
+            half = net("Mul", x, net("Add", erf, scalar(1)))
+            return net("Mul", half, scalar(0.5))
         case _:
             return x
 
@@ -145,7 +149,7 @@ def normalized(net: Net, x: str) -> str:
 def conv(net: Net, x: str, out: int | None = None, kernel: Sequence[int] | None = None, groups: int = 1,
          same: bool = False, **geometry: Any) -> str:
     """A convolution over one or two axes; ``same`` keeps the extents, else pads are random and asymmetric."""
-    batch, c, *size = net.shapes[x]
+    _, c, *size = net.shapes[x]
     kernel = kernel or net.pick((1, 1), (3, 3), (3, 3), (5, 5), (7, 7), (1, 3), (5, 1), (2, 2), (4, 3))[-len(size):]
     dilation = geometry.pop("dilations", [1] * len(size))
     reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
@@ -232,7 +236,7 @@ def residual(net: Net, x: str) -> str:
 def inverted_residual(net: Net, x: str) -> str:
     c = net.shapes[x][1]
     wide = c * net.pick(2, 3) if c < 24 else c
-    y = net("Clip", conv(net, x, wide, (1, 1), same=True), np.zeros((), np.float32), np.array(6, np.float32))
+    y = net("Clip", conv(net, x, wide, (1, 1), same=True), scalar(0), scalar(6))
     y = conv(net, activation(net, conv(net, y, wide, (3, 3), wide, same=True)), c, (1, 1), same=True)
     return net("Add", x, y)
 
@@ -291,7 +295,7 @@ def shuffled(net: Net, x: str) -> str:
 
 @family
 def depth_and_space(net: Net, x: str) -> str:
-    n, c, h, w = net.shapes[x]
+    h, w = net.shapes[x][2:]
     if h % 2 == w % 2 == 0 and net.chance(0.5):
         return net("SpaceToDepth", x, blocksize=2)
     return net("DepthToSpace", conv(net, x, 4 * net.pick(1, 3, 8), (1, 1)), blocksize=2, mode=net.pick("DCR", "CRD"))
@@ -302,19 +306,22 @@ def padded(net: Net, x: str) -> str:
     h, w = net.shapes[x][2:]
     mode = net.pick("constant", "edge", "reflect")
     top, left, bottom, right = (int(net.rng.integers(min(3, d))) for d in (h, w, h, w))
-    value = np.array(net.pick(0, 0, 0.5, -1), np.float32)
+    value = scalar(net.pick(0, 0, 0.5, -1))
     y = net("Pad", x, integers(0, 0, top, left, 0, 0, bottom, right), value if mode == "constant" else None, mode=mode)
     return conv(net, y) if net.chance(0.7) else y
 
 
 def pool_geometry(net: Net, x: str) -> dict[str, Any]:
     """Kernel, strides and pads that fit; all else is default."""
-    h, w = net.shapes[x][2:]
-    kernel = [min(k, d) for k, d in zip(net.pick((2, 2), (3, 3), (3, 3), (2, 3), (5, 5), (4, 1)), (h, w), strict=True)]
-    pads = [int(net.rng.integers((k + 1) // 2 + 1)) if net.chance(0.5) else 0 for k in kernel * 2]
-    pads = [min(p, k - 1) for p, k in zip(pads, kernel * 2, strict=True)]
-    return {"kernel_shape": kernel, "strides": net.pick([1, 1], [2, 2], [2, 2], [3, 2]), "pads": pads,
-            "ceil_mode": net.pick(0, 1)}
+    size = net.shapes[x][2:]
+    kernel = [min(k, d) for k, d in zip(net.pick((2, 2), (3, 3), (3, 3), (2, 3), (5, 5), (4, 1)), size, strict=True)]
+    strides = net.pick([1, 1], [2, 2], [2, 2], [3, 2])
+    pads = [int(net.rng.integers(k)) if net.chance(0.5) else 0 for k in kernel * 2]
+    # Whether a last window that starts behind the input counts is not agreed on (ONNX's shape inference, its runtime).
+    starts = [-(-(d + a + b - k) // s) * s - a
+              for d, a, b, k, s in zip(size, pads, pads[2:], kernel, strides, strict=False)]
+    agreed = all(start < d for start, d in zip(starts, size, strict=True))
+    return {"kernel_shape": kernel, "strides": strides, "pads": pads, "ceil_mode": net.pick(0, 1) if agreed else 0}
 
 
 @family
@@ -332,7 +339,7 @@ def average_pool(net: Net, x: str) -> str:
 
 @family
 def resized(net: Net, x: str) -> str:
-    n, c, h, w = net.shapes[x]
+    n, c = net.shapes[x][:2]
     mode = net.pick("nearest", "linear")
     coordinates = net.pick("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel")
     how: dict[str, Any] = {"mode": mode, "coordinate_transformation_mode": coordinates}
@@ -369,8 +376,11 @@ def functions(net: Net, x: str) -> str:
 def broadcast(net: Net, x: str) -> str:
     """Arithmetic with constants of any broadcastable shape, and with reductions of the value itself."""
     n, c, h, w = net.shapes[x]
-    other = net.pick(net.normal(1, c, 1, 1), net.normal(c, 1, 1), net.normal(h, w), net.normal(n, c, h, w), net.normal(1),
-                     net("ReduceMean", x, integers(1), keepdims=1), net("ReduceMax", x, integers(2), keepdims=1))
+    other: str | Array
+    if net.chance(0.3):
+        other = net(net.pick("ReduceMean", "ReduceMax"), x, integers(net.pick(1, 2, 3)), keepdims=1)
+    else:
+        other = net.normal(*net.pick((1, c, 1, 1), (c, 1, 1), (h, w), (n, c, h, w), (1,)))
     op = net.pick("Add", "Sub", "Mul", "Max", "Min")
     return activation(net, net(op, *net.pick((x, other), (other, x))))
 
@@ -378,7 +388,7 @@ def broadcast(net: Net, x: str) -> str:
 @family
 def divided_by_constant(net: Net, x: str) -> str:
     c = net.shapes[x][1]
-    return net("Div", x, net.pick(np.array(3, np.float32), np.abs(net.normal(c, 1, 1)) + np.float32(0.5)))
+    return net("Div", x, net.pick(scalar(3), np.abs(net.normal(c, 1, 1)) + np.float32(0.5)))
 
 
 @family
@@ -402,7 +412,7 @@ def expanded(net: Net, x: str) -> str:
 
 @family
 def spatial_softmax(net: Net, x: str) -> str:
-    return net("Mul", x, net("Softmax", net("Mul", x, np.array(2, np.float32)), axis=net.pick(1, 2, 3)))
+    return net("Mul", x, net("Softmax", net("Mul", x, scalar(2)), axis=net.pick(1, 2, 3)))
 
 
 @family
@@ -416,7 +426,7 @@ def attention(net: Net, x: str) -> str:
     q, k = (net("Reshape", conv(net, x, depth, (1, 1), same=True), integers(n, depth, h * w)) for _ in range(2))
     v = net("Reshape", conv(net, x, values, (1, 1), same=True), integers(n, values, h * w))
     scores = net("MatMul", net("Transpose", q, perm=[0, 2, 1]), k)
-    scores = net("Softmax", net("Mul", scores, np.array(depth**-0.5, np.float32)), axis=-1)
+    scores = net("Softmax", net("Mul", scores, scalar(depth**-0.5)), axis=-1)
     return net("Reshape", net("MatMul", v, net("Transpose", scores, perm=[0, 2, 1])), integers(n, values, h, w))
 
 
@@ -455,11 +465,10 @@ def smaller(net: Net, x: str) -> str:
 
 def head(net: Net, x: str) -> str:
     """What a network ends in."""
-    n, c, h, w = net.shapes[x]
-    if c * h * w > 3000 or net.chance(0.6):
-        pooled = net.pick(net("GlobalAveragePool", x), net("ReduceMean", x, integers(2, 3), keepdims=1),
-                          net("GlobalMaxPool", x), net("ReduceSum", x, integers(2, 3), keepdims=1))
-        flat = net("Flatten", pooled)
+    n, *image = net.shapes[x]
+    if math.prod(image) > 3000 or net.chance(0.6):
+        op = net.pick("GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceSum")
+        flat = net("Flatten", net(op, x) if op.startswith("Global") else net(op, x, integers(2, 3)))
     else:
         flat = net("Reshape", x, integers(n, -1))
     width, classes = net.shapes[flat][1], net.pick(1, 2, 10, 33)

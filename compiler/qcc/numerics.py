@@ -113,22 +113,22 @@ def clamp(v: ArrayLike, low: int, high: int) -> I8:
     return np.clip(v, low, high).astype(np.int8)
 
 
-def requant_multipliers(real: ArrayLike) -> tuple[I32, int]:
-    """Fixed-point ``(multiplier, shift)`` of real multipliers, one shift for all channels.
+def requant_multipliers(real: ArrayLike, bound: ArrayLike = np.inf) -> tuple[I32, int]:
+    """Fixed-point ``(multiplier, shift)`` of real multipliers m, one shift for all channels.
 
-    The shift is 31 unless a multiplier is 1 or more (then smaller) or below 2^-16 (then larger, as far as the largest
-    multiplier allows). For m in [2^-16, 1) the result of an in-range accumulator (|acc| <= 256 / m) is within
-    2^-32 * 256 / m <= 2^-8 of a step of the real product.
+    Rounding a multiplier moves a result by at most 2^-(shift + 1) * |acc|, and what is not clamped anyway has
+    |acc| <= min(``bound``, 256 / m). The shift is 31 unless that leaves more than 2^-8 of a step (only possible for m below
+    2^-16; then it is larger, as far as the largest multiplier allows) or a multiplier is 1 or more (then it is smaller).
     """
     m = np.atleast_1d(np.asarray(real, np.float64))
     if not np.all(np.isfinite(m)) or np.any(m < 0):
         raise ValueError("real multipliers must be finite and not negative")
     largest = float(m.max(initial=0.0))
-    small = float(m[m > 0].min(initial=1.0))
     room = 31 if largest == 0 else 30 - math.floor(math.log2(largest))  # the largest shift with m * 2^shift < 2^31
     if largest > 0 and round(largest * 2.0**room) > INT32_MAX:
         room -= 1
-    wanted = DEFAULT_SHIFT if small >= 2**-16 else DEFAULT_SHIFT + math.ceil(-16 - math.log2(small))
+    reach = np.minimum(bound, 256 / np.maximum(m, 2.0**-60))
+    wanted = max(DEFAULT_SHIFT, math.ceil(math.log2(float(np.max(reach, initial=1.0)))) + 7)
     shift = max(1, min(wanted, room, 62))
     return np.minimum(np.rint(m * 2.0**shift), INT32_MAX).astype(np.int32), shift
 

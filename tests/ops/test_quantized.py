@@ -190,12 +190,23 @@ def test_negative_prelu_slope() -> None:
 
 
 def test_widened_weights_are_reported() -> None:
-    """A bias far beyond s_x * s_w * 2^31 needs a coarser weight scale; the result stays right and the user is told."""
+    """40,000 full weights can leave 32 bits: they get a coarser scale; the result stays right and the user is told."""
+    x = {"x": np.ones((1, 40_000), np.float32)}
+    graph = float_graph("dense", x, {"w": np.ones((1, 40_000), np.float32)}, {"clamp": None})
+    integer, convert = quantized(graph, x)
+    assert "widened" in convert.remarks[0]
+    y = run_integer(integer, {"x": np.full((1, 40_000), 127, np.int8)})["y"]
+    assert reals(y, integer.types["y"].qparams).item() == pytest.approx(4e4, rel=2**-8)
+
+
+def test_weights_without_effect_keep_the_shift() -> None:
+    """Tiny weights under a large bias: their scale has a floor, so that the multiplier stays at 2^-16 and 31 bits."""
     x = {"x": np.array([[1e-3, -1e-3]], np.float32)}
     graph = float_graph("dense", x, {"w": np.full((1, 2), 1e-4, np.float32), "b": np.array([1e3], np.float32)},
                         {"clamp": None})
     integer, convert = quantized(graph, x)
-    assert "widened" in convert.remarks[0]
+    assert convert.remarks == []
+    assert integer.nodes[0].attrs["shift"] == numerics.DEFAULT_SHIFT
     y = run_integer(integer, {"x": np.array([[127, -128]], np.int8)})["y"]
     assert reals(y, integer.types["y"].qparams).item() == pytest.approx(1e3, rel=2**-8)
 

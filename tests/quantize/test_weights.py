@@ -21,12 +21,24 @@ def test_scales_are_the_largest_weight_by_127() -> None:
     assert weights.scales(w, 0.02, 0.03) == pytest.approx(numerics.weight_scales(w, 0))
 
 
-def test_scales_of_channels_without_effect_have_a_floor() -> None:
+def test_channels_without_effect_keep_the_multiplier_ordinary() -> None:
     w = np.stack([np.zeros(8), np.full(8, 1e-12), np.ones(8)])
     found = weights.scales(w, input_step=0.02, output_step=0.04)
     assert found == pytest.approx([2.0**-15, 2.0**-15, 1 / 127])
     _, shift = numerics.requant_multipliers(0.02 * found / 0.04)
     assert shift == numerics.DEFAULT_SHIFT
+
+
+@pytest.mark.parametrize("taps", [4, 128, 129, 5000])
+@pytest.mark.parametrize("size", [1.0, 1e-2, 1e-4, 1e-6])
+def test_coarser_weights_do_not_show(taps: int, size: float) -> None:
+    rng = np.random.default_rng(taps)
+    w = np.abs(rng.normal(size=(6, taps))) * size
+    exact, found = numerics.weight_scales(w, 0), weights.scales(w, 0.01, 1.0)
+    coarser = found > exact
+    rounded = np.rint(w / found[:, None]) * found[:, None]
+    assert (np.abs(rounded - w).sum(axis=1)[coarser] * 255 * 0.01 <= weights.NEGLIGIBLE).all()
+    assert np.array_equal(found[~coarser], exact[~coarser])
 
 
 LAYERS: list[tuple[str, tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [

@@ -9,11 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickle
+import subprocess
+import sys
+import threading
+import traceback
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,12 +91,62 @@ def _compile_all(
             _compile_one(kernel, target, path)
             progress(done + 1, len(missing))
         return
-    # Workers start afresh: a forked copy of a process with running threads (ONNX Runtime's, say) may hang.
-    with ProcessPoolExecutor(min(jobs, len(missing)), mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(_compile_one, kernel, target, path) for kernel, path in missing]
-        for done, future in enumerate(futures):
-            future.result()
-            progress(done + 1, len(missing))
+    with ThreadPoolExecutor(min(jobs, len(missing))) as pool:
+        workers = threading.local()
+        started: list[subprocess.Popen[bytes]] = []
+        try:
+            futures = [pool.submit(_in_worker, workers, started, kernel, target, path) for kernel, path in missing]
+            for done, future in enumerate(as_completed(futures)):
+                future.result()
+                progress(done + 1, len(missing))
+        finally:
+            for worker in started:
+                worker.kill()
+                worker.wait()
+
+
+def _in_worker(
+    mine: threading.local, started: list[subprocess.Popen[bytes]], kernel: Kernel, target: Target, path: Path
+) -> None:
+    """Have this thread's worker process compile a kernel.
+
+    A worker is a fresh interpreter and knows nothing of the caller's ``__main__``: a copy made by fork may hang where
+    threads run, and multiprocessing's spawn runs unguarded scripts again.
+    """
+    if not hasattr(mine, "worker"):
+        path_here = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+        mine.worker = subprocess.Popen([sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                       env={**os.environ, "PYTHONPATH": path_here})
+        started.append(mine.worker)
+    pickle.dump((kernel, target, path), mine.worker.stdin)
+    mine.worker.stdin.flush()
+    try:
+        failure = pickle.load(mine.worker.stdout)
+    except EOFError:
+        failure = f"the process ended with {mine.worker.wait()}"
+    if failure is not None:
+        raise RuntimeError(f"kernel {kernel.compute} {kernel.digest} could not be compiled: {failure}")
+
+
+def _work() -> None:
+    """The worker: (kernel, target, path) after another on stdin, None or a failure's text for each on stdout.
+
+    Nothing else may write there, so what libraries print goes to stderr.
+    """
+    replies = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    while True:
+        try:
+            kernel, target, path = pickle.load(sys.stdin.buffer)
+        except EOFError:
+            return
+        failure = None
+        try:
+            _compile_one(kernel, target, path)
+        except Exception:
+            failure = traceback.format_exc()
+        pickle.dump(failure, replies)
+        replies.flush()
 
 
 def _compile_one(kernel: Kernel, target: Target, path: Path) -> None:
@@ -110,7 +164,7 @@ def lower(kernel: Kernel) -> Any:
     """The unscheduled TIR function of a kernel, its buffers strided as the operands' views say."""
     from tvm import te, tirx
 
-    from qcc.lower.compute import COMPUTES
+    from qcc.lower.computes import COMPUTES
     from qcc.schedule.intrinsic import restride
 
     inputs = [o for o in kernel.operands if o.role != "out"]
@@ -137,3 +191,7 @@ def compile_kernel(kernel: Kernel, target: Target) -> tuple[Any, str, int]:
     func, extent = plain_function(sch.mod["main"], symbol, llvm)
     module = tvm.get_global_func("target.build.llvm")(tvm.IRModule({symbol: func}), llvm)
     return module, symbol, extent
+
+
+if __name__ == "__main__":
+    _work()

@@ -70,7 +70,8 @@ def conv_depthwise(kernel: Kernel, t: Tensors) -> Any:
     """Depthwise convolution, multiplier 1; y [B, OH, OW, NP] with channels padded to whole vectors.
 
     x [B, OH, KY4, W, NP] is the input once per tap row: stride and dilation of rows lie in its strides, rows beyond the
-    kernel meet zero weights. w [NP / lanes, KX, KY4 / 4, lanes, 4].
+    kernel meet zero weights; ``sliding`` says that the rows of the next output begin one row further down.
+    w [NP / lanes, KX, KY4 / 4, lanes, 4].
     """
     x, w = t["x"], t["w"]
     stride, dilation = kernel.param("stride"), kernel.param("dilation")

@@ -1,4 +1,7 @@
-"""Calls of elementwise nodes, edges included. Zero points, multipliers and limits are constants, so kernels are shared."""
+"""Calls of elementwise nodes, edges included.
+
+Zero points, multipliers and limits are constants, so that kernels are shared.
+"""
 
 from __future__ import annotations
 

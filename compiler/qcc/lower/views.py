@@ -91,8 +91,8 @@ def add_source(call: CallBuilder, key: str, read: Source) -> None:
 
 
 def elementwise_call(
-    compute: str, node: str, reads: Mapping[str, Source], y: Placed, constants: Mapping[str, NDArray[Any]] | None = None,
-    params: Mapping[str, Attr] | None = None,
+    compute: str, node: str, reads: Mapping[str, Source], y: Placed,
+    constants: Mapping[str, NDArray[Any]] | None = None, params: Mapping[str, Attr] | None = None,
 ) -> Call:
     """``y[i] = compute(reads[i]…)``: every operand in ``reads`` is broadcast to y, then their axes merge together."""
     view, arg = y

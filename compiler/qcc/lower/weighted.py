@@ -6,6 +6,7 @@ bytes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -13,17 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcc.ir.graph import Node
+from qcc.lower.elementwise import lut_call
 from qcc.lower.kernel import BufferArg, Call, CallBuilder, LowerContext, View
+from qcc.lower.views import Placed, merge_axes
 from qcc.numerics import INT32_MAX
 from qcc.schedule.tiles import split_pixels
 
-Placed = tuple[View, BufferArg]
 Int = TypeVar("Int", np.int8, np.int32)
 HIGH_WORD = 32
 """With this shift the result is the high word of the product: no shift at all in vectors."""
-
-COLUMN = 4
-"""Rows of a column whose bytes lie side by side for a depthwise dot product."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +57,19 @@ def as_image(place: Placed) -> Placed | None:
     return View((1, 1, pixels, channels), (pixels * step, pixels * step, step, view.strides[-1]), view.dtype), arg
 
 
-def evenly(place: Placed) -> Placed:
-    """``as_image`` of a value that is no image: it has no halo, so its rows are evenly spaced."""
-    image = as_image(place)
-    assert image is not None, "rows of a value that is not an image"
-    return image
+def as_images(places: Sequence[Placed]) -> Iterator[list[Placed]]:
+    """Places of one shape [..., C] as [B, H, W, C] with as few axes as strides allow; in parts if those are too many."""
+    shape = places[0][0].shape[:-1]
+    outer, steps, _ = merge_axes(shape, [view.strides[:-1] for view, _ in places])
+    missing = max(0, 3 - len(outer))
+    for index in np.ndindex(outer[:-3]):
+        part = []
+        for (view, arg), strides in zip(places, steps, strict=True):
+            offset = arg.offset + sum(i * s for i, s in zip(index, strides, strict=False))
+            gaps = (0,) * missing + (*strides[len(index) :], view.strides[-1])
+            extents = (1,) * missing + (*outer[len(index) :], view.shape[-1])
+            part.append((View(extents, gaps, view.dtype), BufferArg(arg.value, offset)))
+        yield part
 
 
 def pad_to(array: NDArray[Int], axis: int, multiple: int) -> NDArray[Int]:
@@ -174,18 +181,18 @@ def depthwise_call(
     node: Node, ctx: LowerContext, x: Placed, y: Placed, w: NDArray[np.int8], window: Window, epilogue: Epilogue
 ) -> Call:
     """Depthwise convolution of padded x [B, H, W, C] by w [C, KY, KX, 1] into y [B, OH, OW, C]."""
-    lanes = ctx.target.lanes
-    packed = pack_depthwise(w[..., 0], lanes, COLUMN)
+    lanes, dot = ctx.target.lanes, ctx.target.dot
+    packed = pack_depthwise(w[..., 0], lanes, dot)
     (batch, height, width, _), n = y[0].shape, w.shape[0]
     wide = packed.shape[0] * lanes
     call = CallBuilder(
         "conv_depthwise", node.output, macs=batch * height * width * w.size,
         params={"stride": window.stride[1], "dilation": window.dilation[1], "outputs": (batch, height, width),
-                **epilogue.params(n)},
+                "sliding": window.stride[0] == window.dilation[0] == 1 and w.shape[1] % dot > 0, **epilogue.params(n)},
     )  # fmt: skip
     image, row, pixel, _ = x[0].strides
     rows = View(
-        (batch, height, packed.shape[2] * COLUMN, x[0].shape[2], wide),
+        (batch, height, packed.shape[2] * dot, x[0].shape[2], wide),
         (image, window.stride[0] * row, window.dilation[0] * row, pixel, 1),
         x[0].dtype,
     )
@@ -206,27 +213,57 @@ def convolution_calls(node: Node, ctx: LowerContext) -> list[Call]:
     x, y = ctx.window(node.inputs["x"], a["pad"]), ctx.place(node.output)
     window = Window(a["stride"], a["dilation"])
     epilogue = Epilogue(node, ctx, w)
-    groups, (n, _, _, depth) = a["groups"], w.shape
+    return grouped_calls(node, ctx, x, y, w, window, epilogue) + table_calls(node, ctx)
+
+
+def grouped_calls(
+    node: Node, ctx: LowerContext, x: Placed, y: Placed, w: NDArray[np.int8], window: Window, epilogue: Epilogue
+) -> list[Call]:
+    """Convolution of padded x [B, H, W, C] by w [N, KY, KX, C / groups] into y [B, OH, OW, N].
+
+    As many groups as fill a vector of output channels are one convolution whose other weights are zero.
+    """
+    groups, (n, _, _, depth) = node.attrs["groups"], w.shape
     if groups == 1:
         return gemm_calls(node, ctx, x, y, epilogue.residual, w, window, epilogue)
     if depth == 1 and groups == n:
         return [depthwise_call(node, ctx, x, y, w, window, epilogue)]
     calls = []
     each = n // groups
-    for g in range(groups):
-        part = moved(x, (0, 0, 0, g * depth), (*x[0].shape[:3], depth))
-        rows = y[0].shape[:3]
-        out = moved(y, (0, 0, 0, g * each), (*rows, each))
-        r = epilogue.residual and moved(epilogue.residual, (0, 0, 0, g * each), (*rows, each))
-        calls += gemm_calls(node, ctx, part, out, r, w[g * each : (g + 1) * each], window, epilogue, g * each)
+    together = max(1, ctx.target.lanes // each)
+    for g in range(0, groups, together):
+        first, last = g * each, min(g + together, groups) * each
+        part = moved(x, (0, 0, 0, g * depth), (*x[0].shape[:3], (last - first) // each * depth))
+        index, rows = (0, 0, 0, first), (*y[0].shape[:3], last - first)
+        r = epilogue.residual and moved(epilogue.residual, index, rows)
+        weights = block_diagonal(w[first:last], each)
+        calls += gemm_calls(node, ctx, part, moved(y, index, rows), r, weights, window, epilogue, first)
     return calls
+
+
+def block_diagonal(w: NDArray[np.int8], each: int) -> NDArray[np.int8]:
+    """[G * each, KY, KX, depth] of G groups → [G * each, KY, KX, G * depth] of one, zero across groups."""
+    n, ky, kx, depth = w.shape
+    wide = np.zeros((n, ky, kx, n // each, depth), np.int8)
+    for g in range(n // each):
+        wide[g * each : (g + 1) * each, :, :, g] = w[g * each : (g + 1) * each]
+    return wide.reshape(n, ky, kx, -1)
+
+
+def table_calls(node: Node, ctx: LowerContext) -> list[Call]:
+    """The lookup that ends a node with a table, in place."""
+    if "table" not in node.inputs:
+        return []
+    y = ctx.place(node.output)
+    return [lut_call(node, ctx, y, ctx.constant(node.inputs["table"]), y)]
 
 
 def dense_calls(node: Node, ctx: LowerContext) -> list[Call]:
     """Kernel calls of an integer dense node: a 1x1 convolution whose pixels are the rows of x."""
     w: NDArray[np.int8] = ctx.constant(node.inputs["w"])
     epilogue = Epilogue(node, ctx, w)
-    x, y, residual = ctx.place(node.inputs["x"]), ctx.place(node.output), epilogue.residual
-    if len(y[0].shape) != 4:
-        x, y, residual = evenly(x), evenly(y), residual and evenly(residual)
-    return gemm_calls(node, ctx, x, y, residual, w[:, None, None, :], Window(), epilogue)
+    places = [ctx.place(node.inputs["x"]), ctx.place(node.output)]
+    calls = []
+    for x, y, *residual in as_images([*places, *filter(None, [epilogue.residual])]):
+        calls += gemm_calls(node, ctx, x, y, residual[0] if residual else None, w[:, None, None, :], Window(), epilogue)
+    return calls + table_calls(node, ctx)

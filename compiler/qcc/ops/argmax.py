@@ -11,6 +11,7 @@ from qcc.ir.graph import Arrays, Node, TensorType, Types
 from qcc.ops.base import Op
 
 if TYPE_CHECKING:
+    from qcc.lower.kernel import Call, LowerContext
     from qcc.quantize.convert import Converter
 
 
@@ -39,3 +40,9 @@ class ArgMax(Op):
     def quantize(self, node: Node, convert: Converter) -> None:
         """The node again."""
         convert.emit(node, self.name, {"x": convert.value(node.inputs["x"])}, dict(node.attrs))
+
+    def kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
+        """See ``lower.reduce``."""
+        from qcc.lower.reduce import argmax_calls
+
+        return argmax_calls(node, ctx)

@@ -24,6 +24,7 @@ from qcc.ops.rounding import follows_tflite
 from qcc.ops.same_scale import SameScale
 
 if TYPE_CHECKING:
+    from qcc.lower.kernel import Call, LowerContext
     from qcc.quantize.convert import Converter
 
 
@@ -88,6 +89,12 @@ class Add(Op):
         inputs = {key: convert.value(node.inputs[key]) for key in ("a", "b")}
         convert.emit(node, self.name, inputs, {**attrs, "clamp": integer_clamp(node.attrs["clamp"], out)})
 
+    def kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
+        """See ``lower.elementwise``."""
+        from qcc.lower.elementwise import add_calls
+
+        return add_calls(node, ctx)
+
 
 class Sub(Add):
     """``y = clamp(a - b)``; as ``Add``, with a negative multiplier_b in the integer form."""
@@ -130,6 +137,12 @@ class Mul(Op):
         inputs = {key: convert.value(node.inputs[key]) for key in ("a", "b")}
         emit_requantized(node, convert, inputs, a.step * b.step / out.step)
 
+    def kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
+        """See ``lower.elementwise``."""
+        from qcc.lower.elementwise import mul_calls
+
+        return mul_calls(node, ctx)
+
 
 class Maximum(SameScale):
     """``y = max(a, b)``."""
@@ -145,6 +158,12 @@ class Maximum(SameScale):
     def real(self, node: Node, x: Arrays) -> NDArray[Any]:
         """As in the class docstring."""
         return np.asarray(self.function(x["a"], x["b"]))
+
+    def kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
+        """See ``lower.elementwise``."""
+        from qcc.lower.elementwise import compare_calls
+
+        return compare_calls(node, ctx)
 
 
 class Minimum(Maximum):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qcc.ir.graph import Arrays, Node, TensorType, Types
 from qcc.ops.same_scale import SameScale
+
+if TYPE_CHECKING:
+    from qcc.lower.kernel import Call, LowerContext
 
 
 class Concat(SameScale):
@@ -35,3 +38,9 @@ class Concat(SameScale):
     def real(self, node: Node, x: Arrays) -> NDArray[Any]:
         """As in the class docstring."""
         return np.concatenate([x[f"x{i}"] for i in range(len(x))], axis=node.attrs["axis"])
+
+    def kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
+        """See ``lower.moves``."""
+        from qcc.lower.moves import concat_calls
+
+        return concat_calls(node, ctx)

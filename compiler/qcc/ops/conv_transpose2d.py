@@ -21,6 +21,7 @@ from qcc.ops.epilogue import (
 )
 
 if TYPE_CHECKING:
+    from qcc.lower.kernel import Call, LowerContext
     from qcc.quantize.convert import Converter
 
 GEOMETRY = ("stride", "pad", "dilation", "groups", "output_pad")
@@ -99,3 +100,9 @@ class ConvTranspose2d(Op):
         """Input elements times the weights each of them meets."""
         o, kh, kw, _ = types["w"].shape
         return types["x"].size * kh * kw * o // int(node.attrs["groups"])
+
+    def kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
+        """See ``lower.transposed``."""
+        from qcc.lower.transposed import transposed_calls
+
+        return transposed_calls(node, ctx)

@@ -13,6 +13,7 @@ from qcc.ops.base import IllegalNode, Op
 from qcc.ops.rounding import follows_tflite
 
 if TYPE_CHECKING:
+    from qcc.lower.kernel import Call, LowerContext
     from qcc.quantize.convert import Converter
 
 
@@ -64,6 +65,12 @@ class Quantize(Edge):
         rule = numerics_tflite.quantize_input if follows_tflite(node) else numerics.quantize_input
         return self._permute(node, rule(x["x"], out.qparams))
 
+    def kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
+        """See ``lower.elementwise``."""
+        from qcc.lower.elementwise import quantize_calls
+
+        return quantize_calls(node, ctx)
+
 
 class Dequantize(Edge):
     """int8 to float32 (``numerics.dequantize_output``), then transposed by ``perm`` if any."""
@@ -80,6 +87,11 @@ class Dequantize(Edge):
         assert q is not None, "the input of dequantize has parameters"
         return self._permute(node, numerics.dequantize_output(x["x"], q))
 
+    def kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
+        """See ``lower.elementwise``."""
+        from qcc.lower.elementwise import dequantize_calls
+
+        return dequantize_calls(node, ctx)
 
 class Recentre(Op):
     """uint8 to int8 or back, the same bytes with the highest bit turned over: ``y = x - 128`` or ``y = x + 128``.
@@ -107,3 +119,9 @@ class Recentre(Op):
     def quantize(self, node: Node, convert: Converter) -> None:
         """Raises ``IllegalNode``."""
         raise IllegalNode("recentre belongs to integer programs", where=node.output)
+
+    def kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
+        """See ``lower.elementwise``."""
+        from qcc.lower.elementwise import recentre_calls
+
+        return recentre_calls(node, ctx)

@@ -146,7 +146,7 @@ def quantize_weighted(node: Node, convert: Converter, attrs: dict[str, Any], axi
         real = real * 2.0**fraction
         inputs["residual"] = convert.value(node.inputs["residual"])
         attrs = {**attrs, "residual_multiplier": round(r.step / out.step * 2.0**fraction), "fraction": fraction}
-    multiplier, shift = numerics.requant_multipliers(real)
+    multiplier, shift = numerics.requant_multipliers(real, bound)
     inputs["multiplier"] = convert.emit_constant(node.output + ".multiplier", multiplier)
     clamp = integer_clamp(node.attrs.get("clamp"), out)
     convert.emit(node, node.op, inputs, {**attrs, "shift": shift, "zero_point": out.zero_point, "clamp": clamp})

@@ -20,6 +20,7 @@ from qcc.ops.requant import (
 )
 
 if TYPE_CHECKING:
+    from qcc.lower.kernel import Call, LowerContext
     from qcc.quantize.convert import Converter
 
 MAX_DEPTH = numerics.INT32_MAX // (255 * 255)
@@ -76,3 +77,9 @@ class MatMul(Op):
     def macs(self, node: Node, types: Types, out: TensorType) -> int:
         """Outputs times K."""
         return out.size * types["a"].shape[-1]
+
+    def kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
+        """See ``lower.reduce``."""
+        from qcc.lower.reduce import matmul_calls
+
+        return matmul_calls(node, ctx)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from qcc import numerics
 from qcc.ir.graph import Arrays, Node, TensorType, Types
 from qcc.ops.same_scale import SameScale
+
+if TYPE_CHECKING:
+    from qcc.lower.kernel import Call, LowerContext
 
 MODES = ("constant", "edge", "reflect")
 
@@ -47,3 +50,9 @@ class Pad(SameScale):
         """As in the class docstring."""
         q = types["x"].qparams
         return self._padded(node, x["x"], int(numerics.quantize(node.attrs["value"], q)) if q else node.attrs["value"])
+
+    def kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
+        """See ``lower.moves``."""
+        from qcc.lower.moves import pad_calls
+
+        return pad_calls(node, ctx)

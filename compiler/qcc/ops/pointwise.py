@@ -19,6 +19,7 @@ from qcc.ir.graph import Arrays, Node, TensorType, Types
 from qcc.ops.base import IllegalNode, Op
 
 if TYPE_CHECKING:
+    from qcc.lower.kernel import Call, LowerContext
     from qcc.quantize.convert import Converter
 
 Expr = Any
@@ -175,3 +176,9 @@ class Lut(Op):
     def quantize(self, node: Node, convert: Converter) -> None:
         """Raises ``IllegalNode``."""
         raise IllegalNode("lut belongs to integer programs", where=node.output)
+
+    def kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
+        """See ``lower.elementwise``."""
+        from qcc.lower.elementwise import lut_calls
+
+        return lut_calls(node, ctx)

@@ -17,6 +17,7 @@ from qcc.ops.rounding import follows_tflite
 from qcc.ops.same_scale import SameScale
 
 if TYPE_CHECKING:
+    from qcc.lower.kernel import Call, LowerContext
     from qcc.quantize.convert import Converter
 
 
@@ -65,6 +66,12 @@ class MaxPool(SameScale):
         for ky, kx in np.ndindex(*pair(node.attrs["kernel"])):
             y = np.maximum(y, view[:, :, :, ky, kx])
         return np.ascontiguousarray(y)
+
+    def kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
+        """See ``lower.pools``."""
+        from qcc.lower.pools import max_pool_calls
+
+        return max_pool_calls(node, ctx)
 
 
 class AvgPool(Op):
@@ -133,3 +140,9 @@ class AvgPool(Op):
         counts = self._counts(node, convert.source.types[value].shape)
         real = convert.qparams(value).step / convert.qparams(node.output).step / counts
         emit_requantized(node, convert, {"x": convert.value(value)}, real, dict(node.attrs))
+
+    def kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
+        """See ``lower.pools``."""
+        from qcc.lower.pools import avg_pool_calls
+
+        return avg_pool_calls(node, ctx)

@@ -15,6 +15,7 @@ from qcc.ops.requant import REQUANT_ATTRIBUTES, REQUANT_INPUTS, TFLITE_REQUANT_A
 from qcc.ops.rounding import follows_tflite
 
 if TYPE_CHECKING:
+    from qcc.lower.kernel import Call, LowerContext
     from qcc.quantize.convert import Converter
 
 
@@ -70,3 +71,9 @@ class PRelu(Op):
         }
         attrs = {"multiplier": int(multiplier[-1]), "shift": shift, "zero_point": out.zero_point}
         convert.emit(node, self.name, inputs, {**attrs, "clamp": integer_clamp(None, out)})
+
+    def kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
+        """See ``lower.elementwise``."""
+        from qcc.lower.elementwise import prelu_calls
+
+        return prelu_calls(node, ctx)

@@ -21,6 +21,7 @@ from qcc.ops.requant import (
 from qcc.ops.same_scale import SameScale
 
 if TYPE_CHECKING:
+    from qcc.lower.kernel import Call, LowerContext
     from qcc.quantize.convert import Converter
 
 MAX_COUNT = numerics.INT32_MAX // 255
@@ -86,6 +87,12 @@ class ReduceSum(Op):
         real = ratio / self._divisor(node, convert.source.types[value].shape)
         emit_requantized(node, convert, {"x": convert.value(value)}, real, dict(node.attrs))
 
+    def kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
+        """See ``lower.reduce``."""
+        from qcc.lower.reduce import sum_calls
+
+        return sum_calls(node, ctx)
+
 
 class ReduceMean(ReduceSum):
     """Mean over ``axes``; as ``ReduceSum``, with the count in the multiplier."""
@@ -109,3 +116,9 @@ class ReduceMax(SameScale):
     def real(self, node: Node, x: Arrays) -> NDArray[Any]:
         """As in the class docstring."""
         return np.asarray(x["x"].max(axis=tuple(node.attrs["axes"]), keepdims=node.attrs["keepdims"]))
+
+    def kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
+        """See ``lower.reduce``."""
+        from qcc.lower.reduce import max_calls
+
+        return max_calls(node, ctx)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qcc.ir.graph import Arrays, Node, TensorType, Types
 from qcc.ops.same_scale import SameScale
+
+if TYPE_CHECKING:
+    from qcc.lower.kernel import Call, LowerContext
 
 
 class Reshape(SameScale):
@@ -27,3 +30,9 @@ class Reshape(SameScale):
     def real(self, node: Node, x: Arrays) -> NDArray[Any]:
         """As in the class docstring."""
         return np.reshape(x["x"], node.attrs["shape"])
+
+    def kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
+        """See ``lower.moves``."""
+        from qcc.lower.moves import reshape_calls
+
+        return reshape_calls(node, ctx)

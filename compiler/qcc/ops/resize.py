@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,9 @@ from qcc import numerics, numerics_tflite
 from qcc.ir.graph import Arrays, Attr, Node, TensorType, Types
 from qcc.ops.rounding import follows_tflite
 from qcc.ops.same_scale import SameScale
+
+if TYPE_CHECKING:
+    from qcc.lower.kernel import Call, LowerContext
 
 
 class ResizeBilinear(SameScale):
@@ -54,3 +57,9 @@ class ResizeBilinear(SameScale):
         if follows_tflite(node):
             return numerics_tflite.bilinear(x["x"], node.attrs["rows"], node.attrs["cols"], node.attrs["offset"])
         return numerics.bilinear(x["x"], node.attrs["rows"], node.attrs["cols"])
+
+    def kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
+        """See ``lower.pools``."""
+        from qcc.lower.pools import resize_calls
+
+        return resize_calls(node, ctx)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qcc.ir.graph import Arrays, Node, TensorType, Types
 from qcc.ops.same_scale import SameScale
+
+if TYPE_CHECKING:
+    from qcc.lower.kernel import Call, LowerContext
 
 
 class Slice(SameScale):
@@ -30,3 +33,9 @@ class Slice(SameScale):
         """As in the class docstring."""
         parts = (node.attrs[key] for key in self.attributes)
         return np.ascontiguousarray(x["x"][tuple(slice(b, e, s) for b, e, s in zip(*parts, strict=True))])
+
+    def kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
+        """See ``lower.moves``."""
+        from qcc.lower.moves import slice_calls
+
+        return slice_calls(node, ctx)

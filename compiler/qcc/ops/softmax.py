@@ -13,6 +13,7 @@ from qcc.ops.base import Op
 from qcc.ops.rounding import follows_tflite
 
 if TYPE_CHECKING:
+    from qcc.lower.kernel import Call, LowerContext
     from qcc.quantize.convert import Converter
 
 
@@ -60,3 +61,9 @@ class Softmax(Op):
         table = numerics.softmax_table(convert.qparams(value).step, convert.source.types[value].shape[-1])
         name = convert.emit_constant(node.output + ".table", table)
         convert.emit(node, self.name, {"x": convert.value(value), "table": name}, {})
+
+    def kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
+        """See ``lower.reduce``."""
+        from qcc.lower.reduce import softmax_calls
+
+        return softmax_calls(node, ctx)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qcc.ir.graph import Arrays, Node, TensorType, Types
 from qcc.ops.same_scale import SameScale
+
+if TYPE_CHECKING:
+    from qcc.lower.kernel import Call, LowerContext
 
 
 class Take(SameScale):
@@ -28,3 +31,9 @@ class Take(SameScale):
     def real(self, node: Node, x: Arrays) -> NDArray[Any]:
         """As in the class docstring."""
         return np.asarray(np.take(x["x"], node.attrs["indices"], axis=node.attrs["axis"]))
+
+    def kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
+        """See ``lower.moves``."""
+        from qcc.lower.moves import take_calls
+
+        return take_calls(node, ctx)

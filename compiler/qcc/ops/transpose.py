@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qcc.ir.graph import Arrays, Node, TensorType, Types
 from qcc.ops.same_scale import SameScale
+
+if TYPE_CHECKING:
+    from qcc.lower.kernel import Call, LowerContext
 
 
 class Transpose(SameScale):
@@ -26,3 +29,9 @@ class Transpose(SameScale):
     def real(self, node: Node, x: Arrays) -> NDArray[Any]:
         """As in the class docstring."""
         return np.ascontiguousarray(x["x"].transpose(node.attrs["perm"]))
+
+    def kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
+        """See ``lower.moves``."""
+        from qcc.lower.moves import transpose_calls
+
+        return transpose_calls(node, ctx)

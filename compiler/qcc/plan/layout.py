@@ -322,6 +322,7 @@ class _Planner:
         quantized = source not in self.graph.constants and source not in self.outside
         if node.op == "slice":
             whole = all(node.attrs[k][1:3] == v for k, v in (("begin", (0, 0)), ("end", shape[1:3]), ("step", (1, 1))))
+            whole = whole and frame.shape == self.graph.types[node.output].shape
             fits = whole and self._require(source, Frame(self._shape4(source), frame.halo))
         else:
             fits = same_axes(shape, frame.shape) and self._require(source, frame)
@@ -407,6 +408,9 @@ class _Planner:
             for key in IN_PLACE.get(node.op, ()):
                 value = node.inputs.get(key)
                 if value is None or value not in places or value in self.outside:
+                    continue
+                # Whole vectors are read: one that reaches into the pixel stored just before would wait for that store.
+                if key == "residual" and own.view.shape[-1] % layout.target.lanes:
                     continue
                 old = places[value]
                 shared = [v for v in node.inputs.values() if v in places and places[v].buffer == old.buffer]

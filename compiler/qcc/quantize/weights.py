@@ -12,16 +12,22 @@ from qcc.ir.graph import Graph, Node
 
 SMALLEST_MULTIPLIER = 2.0**-16
 """``numerics.requant_multipliers`` keeps its shift, and its error bound, for multipliers from here."""
+NEGLIGIBLE = 0.25
+"""Steps of the output."""
 
 
 def scales(weight: NDArray[np.float64], input_step: float, output_step: float) -> NDArray[np.float64]:
-    """Scale of each output channel (axis 0): ``max |w| / 127``, but not so small that nothing of the output shows it.
+    """Scale of each output channel (axis 0): ``max |w| / 127``, or more where finer weights would not show.
 
-    Below the floor one step of a weight moves the output by less than 2^-8 of its step whatever the input is; finer
-    weights would only make multipliers small and biases large. (Channels that training has switched off are like that.)
+    A channel that hardly depends on its input (training switches some off) would get a tiny multiplier and a huge bias.
+    Its scale is raised to the smallest one with an ordinary multiplier, if that moves no output by more than
+    ``NEGLIGIBLE``: by at most half a weight step, or the whole weight, for each tap, at the widest input.
     """
-    peak = np.abs(weight).reshape(len(weight), -1).max(axis=1, initial=0.0)
-    return np.asarray(np.maximum(peak / numerics.WEIGHT_MAX, SMALLEST_MULTIPLIER * output_step / input_step))
+    taps = np.abs(weight).reshape(len(weight), -1)
+    floor = SMALLEST_MULTIPLIER * output_step / input_step
+    error = np.minimum(taps.shape[1] * floor / 2, taps.sum(axis=1)) * 255 * input_step / output_step
+    exact = np.where(taps.any(axis=1), numerics.weight_scales(weight, 0), 0.0)
+    return np.where(error <= NEGLIGIBLE, np.maximum(exact, floor), exact)
 
 
 def mean_shift(graph: Graph, node: Node, error: NDArray[np.float64], mean: ArrayLike) -> NDArray[np.float64]:

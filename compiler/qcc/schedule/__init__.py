@@ -11,8 +11,10 @@ if TYPE_CHECKING:
 
 
 def schedule(sch: Any, kernel: Kernel, target: Target) -> None:
-    """Apply the target family's schedule for ``kernel.compute`` to ``sch``, or its default for simple loops."""
+    """Apply the target family's schedule for ``kernel.compute`` to ``sch``, or the one that every family can use."""
+    from qcc.schedule import simple
     from qcc.schedule.decide import Decide
 
     family = import_module(f"qcc.schedule.{target.family}")
-    family.SCHEDULES.get(kernel.compute, family.default)(sch, kernel, Decide())
+    known = {**simple.SCHEDULES, **family.SCHEDULES}
+    known.get(kernel.compute, simple.elementwise)(sch, kernel, Decide())

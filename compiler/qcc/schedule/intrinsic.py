@@ -31,7 +31,7 @@ def describe(inputs: Sequence[Parameter], output: Parameter, value: Callable[...
     """Description of an intrinsic without reduction: ``output[v] = value(v, *tensors)``."""
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name("desc")
-        buffers = [T.arg(p[0], _buffer(p, rows=False)) for p in (*inputs, output)]
+        buffers = [T.arg(p[0], _buffer(p)) for p in (*inputs, output)]
         with T.grid(*output[1]) as loops, T.sblock("out"):
             extents = output[1]
             v = [T.axis.spatial(e, i) for e, i in zip(extents, loops if len(extents) > 1 else [loops], strict=True)]
@@ -54,7 +54,7 @@ def describe_block(
     """
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name("desc")
-        buffers = [T.arg(p[0], _buffer(p, rows=False)) for p in (*inputs, output)]
+        buffers = [T.arg(p[0], _buffer(p)) for p in (*inputs, output)]
         with T.sblock("root"):
             whole = [b[tuple(slice(0, e) for e in p[1])] for b, p in zip(buffers, (*inputs, output), strict=True)]
             T.reads(*(whole[-1:] if update else []), *whole[:-1])
@@ -63,17 +63,17 @@ def describe_block(
     return builder.get()
 
 
-def _buffer(parameter: Parameter, rows: bool) -> Any:
-    """Dense, or with any distance between the slices of every axis but the last (for rank 3)."""
+def _buffer(parameter: Parameter, rows: bool = False) -> Any:
+    """Dense, or with any distance between the slices of every axis but the last."""
     name, shape, dtype = parameter
     strides = None
-    if rows and len(shape) == 3:
+    if rows:
         strides = [*(tirx.Var(f"{name}_{i}", "int32") for i in range(len(shape) - 1)), 1]
     return tirx.decl_buffer(shape, dtype, name=name, strides=strides, offset_factor=1)
 
 
 def implement(
-    inputs: Sequence[Parameter], output: Parameter, body: Callable[..., None], update: bool = False, rows: bool = False
+    inputs: Sequence[Parameter], output: Parameter, body: Callable[..., None], update: bool = False, rows: str = ""
 ) -> Any:
     """Implementation of an intrinsic: ``body(*buffers)`` emits statements.
 
@@ -82,13 +82,31 @@ def implement(
     """
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name("impl")
-        buffers = [T.arg(p[0], _buffer(p, rows)) for p in (*inputs, output)]
+        buffers = [T.arg(p[0], _buffer(p, p[0] == rows)) for p in (*inputs, output)]
         with T.sblock("root"):
             regions = [b[tuple(slice(0, e) for e in p[1])] for b, p in zip(buffers, (*inputs, output), strict=True)]
             T.reads(*regions if update else regions[:-1])
             T.writes(regions[-1])
             body(*buffers)
     return builder.get()
+
+
+def store_channels(out: Any, v: Any, begin: Any, channels: int) -> None:
+    """Store those lanes of ``v`` that are channels, the first being ``begin``: all, or in pieces of 8, 4, 2, 1."""
+    lanes = int(out.shape[0])
+    if channels % lanes == 0:
+        T.buffer_store(out, v, [T.ramp(T.int32(0), 1, lanes)])
+        return
+    with T.If(begin + T.int32(lanes) <= T.int32(channels)):
+        with T.Then():
+            T.buffer_store(out, v, [T.ramp(T.int32(0), 1, lanes)])
+        with T.Else():
+            first = 0
+            for size in (8, 4, 2, 1):
+                if channels % lanes & size:
+                    piece = tirx.Shuffle([v], [*range(first, first + size)])
+                    T.buffer_store(out, piece, [T.ramp(T.int32(first), 1, size) if size > 1 else T.int32(first)])
+                    first += size
 
 
 def register_once(make: Callable[..., tuple[Any, Any]]) -> Callable[..., str]:

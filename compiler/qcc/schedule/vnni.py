@@ -15,26 +15,32 @@ from qcc.schedule.decide import Decide
 from qcc.schedule.tiles import divisors, nearest_divisor, register_tile
 
 ACCUMULATORS = 28
+LEVEL_2 = 384 * 1024
+"""Bytes of input that may stay in the level-2 cache beside weights and outputs."""
+SHARES = 8
+"""Iterations of a parallel loop that balance well over a few threads."""
 
 
 def conv_gemm(sch: Any, kernel: Kernel, decide: Decide) -> None:
     """Tiles of pixels x channels; the parallel loop runs over (chunk of tiles, block of channels)."""
     acc, out = sch.get_sblock("acc"), sch.get_sblock("out")
-    _, height, width = kernel.param("outputs")
-    blocks, taps_y, taps_x, groups, _, _ = kernel.view("w").shape
+    batch, height, width = kernel.param("outputs")
+    blocks = kernel.view("w").shape[0]
     rows_default, cols_default = register_tile(width, blocks, ACCUMULATORS)
     rows = decide("rows", divisors(width, ACCUMULATORS), rows_default)
     cols = decide("cols", divisors(blocks, 8), cols_default)
-    # A chunk of rows (of tiles, where the whole image is one row) is read once per block of channels: it should stay in
-    # the level-2 cache; and there should be enough chunks to share among threads.
+    # A chunk of rows (of tiles, where the whole image is one row) meets one block of channels at a time: the longer it
+    # is, the fewer times the weights are read; its input should stay in the level-2 cache, and threads want a share.
     units = height if height > 1 else width // rows
-    unit_bytes = (width if height > 1 else rows) * taps_y * taps_x * groups * 4
-    chunk_default = nearest_divisor(units, max(1, min(256 * 1024 // unit_bytes, -(-units // 4))))
-    chunk = decide("chunk", divisors(units), chunk_default)
+    unit_bytes = kernel.param("stride") * kernel.view("x").strides[1] if height > 1 else rows * kernel.param("step")
+    chunks = divisors(units)
+    shared = [c for c in chunks if batch * (units // c) * (blocks // cols) >= SHARES] or chunks[:1]
+    chunk = decide("chunk", chunks, [c for c in shared if c * unit_bytes <= LEVEL_2 or c == shared[0]][-1])
 
     b, y, x, n = sch.get_loops(out)
     xo, xi = sch.split(x, [None, rows])
-    no, nr, ni = sch.split(n, [None, cols, avx512.LANES])
+    vectors = 2 if cols % 2 == 0 else 1
+    no, nr, ni = sch.split(n, [None, cols // vectors, vectors * avx512.LANES])
     if height > 1:
         outer, inner = sch.split(y, [None, chunk])
         sch.reorder(b, outer, no, inner, xo, xi, nr, ni)
@@ -57,47 +63,42 @@ def conv_gemm(sch: Any, kernel: Kernel, decide: Decide) -> None:
     sch.tensorize(cl, avx512.dot())
     sch.unroll(pixel)
     sch.unroll(cr)
-    sch.tensorize(ni, _epilogue(kernel))
+    sch.tensorize(ni, _epilogue(kernel, vectors))
     sch.unroll(nr)
     sch.unroll(xi)
 
 
 def conv_depthwise(sch: Any, kernel: Kernel, decide: Decide) -> None:
-    """Rows in parallel; a tile of ``pixels`` neighbouring outputs of 16 channels shares its columns in registers."""
+    """Rows in parallel; a tile of ``lines`` x ``pixels`` outputs of 16 channels shares its columns in registers."""
     acc, out = sch.get_sblock("acc"), sch.get_sblock("out")
     _, taps_x, groups, _, _ = kernel.view("w").shape
-    width = kernel.param("outputs")[2]
-    pixels = decide("pixels", divisors(width, 16), nearest_divisor(width, 8))
+    _, height, width = kernel.param("outputs")
+    lines = decide("lines", [1, 2], 2) if kernel.param("sliding") and groups == 1 and height % 2 == 0 else 1
+    pixels = decide("pixels", divisors(width, 16), nearest_divisor(width, 8 if lines == 1 else 7))
     b, y, x, n = sch.get_loops(out)
+    yo, yi = sch.split(y, [None, lines])
     xo, xi = sch.split(x, [None, pixels])
     no, ni = sch.split(n, [None, avx512.LANES])
-    sch.reorder(b, y, xo, no, xi, ni)
-    sch.parallel(sch.fuse(b, y))
+    sch.reorder(b, yo, xo, no, yi, xi, ni)
+    sch.parallel(sch.fuse(b, yo))
     sch.compute_at(acc, no, preserve_unit_loops=True)
-    pixel = sch.get_loops(acc)[-5]
-    init = sch.decompose_reduction(acc, pixel)
-    sch.vectorize(sch.get_loops(init)[-1])
-    sch.unroll(sch.get_loops(init)[-2])
-    sch.tensorize(
-        pixel,
-        avx512.depthwise(pixels, kernel.param("stride"), kernel.param("dilation"), taps_x, groups),
-    )
-    sch.tensorize(ni, _epilogue(kernel))
+    line = sch.get_loops(acc)[-6]
+    init = sch.decompose_reduction(acc, line)
+    *_, init_line, init_pixel, init_channel = sch.get_loops(init)
+    sch.vectorize(init_channel)
+    sch.unroll(init_pixel)
+    sch.unroll(init_line)
+    stride, dilation = kernel.param("stride"), kernel.param("dilation")
+    sch.tensorize(line, avx512.depthwise(lines, pixels, stride, dilation, taps_x, groups))
+    sch.tensorize(ni, _epilogue(kernel, 1))
     sch.unroll(xi)
+    sch.unroll(yi)
 
 
-def _epilogue(kernel: Kernel) -> str:
+def _epilogue(kernel: Kernel, vectors: int) -> str:
     residual = any(o.key == "residual" for o in kernel.operands)
     shift, channels, clamped, fraction = (kernel.param(k) for k in ("shift", "channels", "clamped", "fraction"))
-    return avx512.requantize(shift, channels, clamped, residual, fraction)
-
-
-def default(sch: Any, kernel: Kernel, decide: Decide) -> None:
-    """Simple loops: the outermost in parallel, LLVM vectorizes the innermost."""
-    for block in sch.get_child_blocks(sch.get_sblock("root")):
-        loops = sch.get_loops(block)
-        if block == sch.get_child_blocks(sch.get_sblock("root"))[-1] and loops:
-            sch.parallel(loops[0])
+    return avx512.requantize(vectors, shift, channels, clamped, residual, fraction)
 
 
 SCHEDULES: dict[str, Callable[[Any, Kernel, Decide], None]] = {"conv_gemm": conv_gemm, "conv_depthwise": conv_depthwise}

@@ -1,0 +1,8 @@
+"""Every compute: importing the modules that define them registers them."""
+
+from __future__ import annotations
+
+from qcc.lower import compute_elementwise, compute_moves, compute_reduce, compute_windows
+from qcc.lower.compute import COMPUTES
+
+__all__ = ["COMPUTES", "compute_elementwise", "compute_moves", "compute_reduce", "compute_windows"]

@@ -1,0 +1,119 @@
+"""Schedules of every kernel without weights, for any family with vectors that LLVM knows.
+
+Each marks one loop parallel: the outermost ones, fused until there is enough to share. Inner loops are vectors where the
+extent is a multiple of one; the rest is left to LLVM, which never writes beyond a view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from qcc.lower.kernel import Kernel
+from qcc.schedule.decide import Decide
+from qcc.schedule.tiles import divisors
+
+UNITS = 16
+"""Iterations of the parallel loop that are enough."""
+
+CHUNK = 8192
+"""Elements of one iteration at most, where a kernel is a single loop."""
+
+
+def share(sch: Any, loops: Sequence[Any]) -> None:
+    """Mark one loop parallel: the outermost, fused with its inner neighbours until it has ``UNITS`` iterations."""
+    outermost = loops[0]
+    for loop in loops[1:]:
+        if int(sch.get(outermost).extent) >= UNITS:
+            break
+        outermost = sch.fuse(outermost, loop)
+    sch.parallel(outermost)
+
+
+def vector_tile(extent: int, wanted: int = 64) -> int:
+    """The largest divisor of ``extent`` that is a multiple of 16 and at most ``wanted``; else of any kind below 256."""
+    whole = [d for d in divisors(extent, wanted) if d % 16 == 0]
+    return whole[-1] if whole else divisors(extent, 256)[-1]
+
+
+def chunk(extent: int) -> int:
+    """Elements of one iteration of a single loop over ``extent``: few enough to share, and whole vectors if possible."""
+    whole = [d for d in divisors(extent, CHUNK) if d % 64 == 0 or d >= CHUNK // 8]
+    return whole[-1] if whole else extent
+
+
+def elementwise(sch: Any, kernel: Kernel, decide: Decide) -> None:
+    """Outer axes in parallel; LLVM vectorizes the innermost."""
+    *outer, inner = sch.get_loops(sch.get_sblock("out"))
+    if not outer:
+        first, inner = sch.split(inner, [None, chunk(int(sch.get(inner).extent))])
+        outer = [first]
+    share(sch, outer)
+
+
+def reduction(sch: Any, kernel: Kernel, decide: Decide) -> None:
+    """``acc`` and what follows it in tiles of the last axis, if that lies side by side in memory; else one by one."""
+    acc, out = sch.get_sblock("acc"), sch.get_sblock("out")
+    x, rank = kernel.view("x"), len(kernel.view("y").shape)
+    *outer, last = sch.get_loops(out)
+    side_by_side = x.strides[rank - 1] == 1
+    tile = vector_tile(x.shape[rank - 1]) if side_by_side else 1
+    first, inner = sch.split(last, [None, tile])
+    sch.compute_at(acc, first, preserve_unit_loops=True)
+    share(sch, [*outer, first])
+    *_, lane, taps = _split_loops(sch, acc, rank)
+    sch.reorder(*taps, lane)
+    if tile % 16 == 0:
+        sch.vectorize(lane)
+        sch.vectorize(inner)
+    init = sch.decompose_reduction(acc, taps[0])
+    if tile % 16 == 0:
+        sch.vectorize(sch.get_loops(init)[-1])
+
+
+def _split_loops(sch: Any, block: Any, rank: int) -> tuple[Any, ...]:
+    """(spatial loops of a block that was moved, …, its reduction loops as a list)."""
+    count = len(sch.get(block).iter_vars)
+    loops = sch.get_loops(block)[-count:]
+    return (*loops[:rank], list(loops[rank:]))
+
+
+def argmax(sch: Any, kernel: Kernel, decide: Decide) -> None:
+    """Rows one by one: the maximum, then its first position."""
+    _rows(sch, kernel, ["top", "acc"])
+
+
+def softmax(sch: Any, kernel: Kernel, decide: Decide) -> None:
+    """Rows one by one: the maximum, the powers, their sum, the quotients."""
+    _rows(sch, kernel, ["top", "power", "total"])
+
+
+def _rows(sch: Any, kernel: Kernel, stages: Sequence[str]) -> None:
+    """Compute ``stages`` for each row of x, which ends in the axis that they reduce."""
+    out = sch.get_sblock("out")
+    loops = sch.get_loops(out)[: len(kernel.view("x").shape) - 1]
+    for name in reversed(stages):
+        sch.compute_at(sch.get_sblock(name), loops[-1])
+    share(sch, loops)
+
+
+def matmul(sch: Any, kernel: Kernel, decide: Decide) -> None:
+    """Tiles of rows x columns; b's columns are vectors."""
+    acc, out = sch.get_sblock("acc"), sch.get_sblock("out")
+    *batch, row, column = sch.get_loops(out)
+    *_, rows, columns = kernel.view("y").shape
+    ro, ri = sch.split(row, [None, divisors(rows, 4)[-1]])
+    co, ci = sch.split(column, [None, vector_tile(columns)])
+    sch.reorder(ro, co, ri, ci)
+    sch.compute_at(acc, co, preserve_unit_loops=True)
+    share(sch, [*batch, ro])
+    m, n, k = sch.get_loops(acc)[-3:]
+    sch.reorder(k, m, n)
+    sch.decompose_reduction(acc, k)
+
+
+SCHEDULES: dict[str, Callable[[Any, Kernel, Decide], None]] = {
+    "argmax": argmax, "avg_pool": reduction, "matmul": matmul, "max_pool": reduction, "reduce_max": reduction,
+    "reduce_sum": reduction, "softmax": softmax,
+}  # fmt: skip
+"""By compute; ``elementwise`` for every other."""

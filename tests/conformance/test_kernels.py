@@ -1,0 +1,38 @@
+"""Every op on every target that runs here: compiled bytes are the reference's, and nothing else is written."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+import pytest
+from draw import OPERATORS, Draw
+from machine import Machine
+
+from integer_programs import random_inputs
+from qcc.ir.graph import Graph
+from qcc.target import Target, known_targets
+
+CASES = 12
+"""Programs for each op and target."""
+
+
+def program(op: str, seed: int) -> Graph:
+    draw = Draw(seed)
+    draw.finish(OPERATORS[op](draw))
+    draw.graph.outputs = list(dict.fromkeys(draw.graph.outputs))
+    return draw.graph
+
+
+@pytest.mark.parametrize("name", known_targets())
+@pytest.mark.parametrize("op", OPERATORS)
+def test_kernels_give_the_bytes_of_the_reference(op: str, name: str, tmp_path: Path) -> None:
+    target = Target.load(name)
+    if target.missing():
+        pytest.skip(f"CANNOT RUN {name} HERE: the CPU lacks {', '.join(target.missing())}")
+    first = zlib.crc32(op.encode()) % 100_000
+    print(f"seeds {first} … {first + CASES - 1}")
+    programs = [program(op, first + case) for case in range(CASES)]
+    machine = Machine(programs, target, tmp_path)
+    for case, graph in enumerate(programs):
+        machine.check(case, random_inputs(graph, first + case))
