@@ -38,6 +38,8 @@ ADD_LEFT_SHIFT = 20
 """An addition's operands are moved up so far before they are rescaled."""
 ONE = INT32_MAX
 """1.0 as a 32-bit fraction (saturated)."""
+ACCUMULATOR_MAX = 2**30
+"""Largest accumulator: kernels add half of a last place (2^30 at most) within 32 bits."""
 _INT32_MIN = -(2**31)
 
 
@@ -156,7 +158,7 @@ _EXP_STEPS = (
 )  # fmt: skip
 """(k, exp(-2^k) as a fraction)."""
 _EXP_EIGHTH, _THIRD = 1895147668, 715827883
-_DIVISION_START, _DIVISION_SLOPE = 1515870810, -1010580540
+DIVISION_START, DIVISION_SLOPE = 1515870810, -1010580540
 """48/17 and -32/17 in Q2.29: the first guess of a reciprocal."""
 _Q2_ONE = 1 << 29
 _Q2_TO_Q0_BITS = 2
@@ -192,7 +194,7 @@ def reciprocal_q2(x: ArrayLike) -> I64:
     """``2 / (1 + x)`` in Q2.29 for a fraction x in [0, 1]: three steps of Newton's division."""
     total = np.asarray(x, np.int64) + ONE
     half = (total + 1) >> 1
-    guess = _DIVISION_START + high_mul(half, _DIVISION_SLOPE)
+    guess = DIVISION_START + high_mul(half, DIVISION_SLOPE)
     for _ in range(3):
         error = _Q2_ONE - high_mul(half, guess)
         guess = guess + saturate32(high_mul(guess, error) << 2)

@@ -46,6 +46,8 @@ def binary(n: TfliteNode) -> str:
         return n.tflite("mul", inputs | requantization(n, numerics_tflite.fixed_point(a * b / out.step)), **tail)
     dtype = np.float64 if n.op == "ADD" else np.float32
     multipliers, shifts = numerics_tflite.add_fixed_points(a, b, out.step, dtype)
+    if min(shifts) < 0:
+        raise Refused(f"its result's scale {out.step} is too small for its operands'", "convert the model again")
     return n.tflite(BINARY[n.op], inputs, multipliers=multipliers, shifts=shifts, **tail)
 
 

@@ -13,7 +13,7 @@ from qcc.ir.graph import Attr, Graph, Node, TensorType
 from qcc.numerics import QParams
 from qcc.numerics_tflite import TFLITE
 from qcc.ops import OPS, IllegalNode, Op
-from qcc.ops.rounding import follows_tflite
+from qcc.ops.rounding import accumulator_max, follows_tflite
 
 CONSTANT_KEYS = ("w", "multiplier", "shift", "table", "slope", "mean", "variance", "weight", "bias")
 RESIDUAL_ATTRIBUTES = ("residual_multiplier", "fraction")
@@ -193,8 +193,8 @@ def _weights(graph: Graph, node: Node) -> Iterator[str]:
         yield f"weights '{name}' hold {int(weight.min())}, the least is {-numerics.WEIGHT_MAX}"
     centred = weight.astype(np.int16) - np.int16(q.zero_point)
     bound = int(numerics.storage_bound(centred, graph.constants[node.inputs["b"]]).max(initial=0))
-    if bound > numerics.INT32_MAX:
-        yield f"an accumulator may reach {bound}, which leaves int32"
+    if bound > accumulator_max(node):
+        yield f"an accumulator may reach {bound}, which leaves 32 bits"
 
 
 def _show(kind: TensorType) -> str:

@@ -25,14 +25,18 @@ def compute(function: Callable[[Kernel, Tensors], Any]) -> Callable[[Kernel, Ten
 
 
 def _epilogue(kernel: Kernel, t: Tensors, acc: Any, shape: tuple[int, ...]) -> Any:
-    """Block ``out``: bias, requantization, residual, clamp along the last axis."""
+    """Block ``out``: bias, requantization, residual, clamp along the last axis.
+
+    The shift is a parameter, or, with TFLite's rounding, the operand ``shift``: one for each channel.
+    """
     shift, fraction, clamped = (kernel.param(k) for k in ("shift", "fraction", "clamped"))
     storage = kernel.view("y").dtype
 
     def value(*i: Any) -> Any:
         residual = t["residual"][i] if "residual" in t else None
+        by = t["shift"][i[-1]] if "shift" in t else shift
         return expressions.epilogue(
-            acc[i] + t["bias"][i[-1]], t["multiplier"][i[-1]], t["q"], shift, residual, fraction, storage, clamped
+            acc[i] + t["bias"][i[-1]], t["multiplier"][i[-1]], t["q"], by, residual, fraction, storage, clamped
         )
 
     return te.compute(shape, value, name="out")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from qcc.ir.graph import Node
-from qcc.lower.elementwise import limits, stored_zero
+from qcc.lower.elementwise import limits, shifts, stored_zero
 from qcc.lower.kernel import Call, CallBuilder, LowerContext, View
 from qcc.lower.views import Placed, add_source, merge_axes, source, storage_offset
 from qcc.ops.reduce import reduced_count
+from qcc.ops.rounding import follows_tflite
 
 
 def reduced(node: Node, ctx: LowerContext, compute: str, axes: tuple[int, ...]) -> tuple[CallBuilder, Placed]:
@@ -29,10 +30,13 @@ def reduced(node: Node, ctx: LowerContext, compute: str, axes: tuple[int, ...]) 
 def sum_calls(node: Node, ctx: LowerContext) -> list[Call]:
     """reduce_sum and reduce_mean."""
     call, y = reduced(node, ctx, "reduce_sum", tuple(node.attrs["axes"]))
-    call.params["shift"] = node.attrs["shift"]
+    params, shift = shifts(node, ctx)
+    call.params |= params
     zero = stored_zero(ctx, node.inputs["x"]) * reduced_count(node, ctx.type(node.inputs["x"]).shape)
     multiplier = int(ctx.constant(node.inputs["multiplier"])[0])
     call.const("q", np.array([*limits(node, ctx), zero, multiplier], np.int32))
+    for key, array in shift.items():
+        call.const(key, array)
     call.write("y", y)
     return [call.call()]
 
@@ -56,7 +60,7 @@ def softmax_calls(node: Node, ctx: LowerContext) -> list[Call]:
     x, (view, arg) = source(ctx, node.inputs["x"]), ctx.place(node.output)
     count = view.shape[-1]
     shape, (from_steps, to_steps), _ = merge_axes(view.shape[:-1], [x.view.strides[:-1], view.strides[:-1]])
-    call = CallBuilder("softmax", node.output)
+    call = CallBuilder("tflite_softmax" if follows_tflite(node) else "softmax", node.output)
     add_source(call, "x", x.viewed((*shape, count), (*from_steps, x.view.strides[-1])))
     call.const("table", ctx.constant(node.inputs["table"]))
     call.const("q", np.array([storage_offset(ctx.storage) - 128], np.int32))
@@ -75,11 +79,14 @@ def matmul_calls(node: Node, ctx: LowerContext) -> list[Call]:
     a, b = a.broadcast((*batch, rows, depth)), b.broadcast((*batch, depth, columns))
     steps = [a.view.strides[:-2], b.view.strides[:-2], view.strides[:-2]]
     shape, (a_steps, b_steps, y_steps), _ = merge_axes(batch, steps)
-    call = CallBuilder("matmul", node.output, {"shift": node.attrs["shift"]}, macs=int(np.prod(view.shape)) * depth)
+    params, shift = shifts(node, ctx)
+    call = CallBuilder("matmul", node.output, params, macs=int(np.prod(view.shape)) * depth)
     add_source(call, "a", a.viewed((*shape, rows, depth), (*a_steps, *a.view.strides[-2:])))
     add_source(call, "b", b.viewed((*shape, depth, columns), (*b_steps, *b.view.strides[-2:])))
     zeros = [stored_zero(ctx, node.inputs[key]) for key in ("a", "b")]
     multiplier = int(ctx.constant(node.inputs["multiplier"])[0])
     call.const("q", np.array([*limits(node, ctx), *zeros, multiplier], np.int32))
+    for key, array in shift.items():
+        call.const(key, array)
     call.write("y", (View((*shape, rows, columns), (*y_steps, *view.strides[-2:]), view.dtype), arg))
     return [call.call()]

@@ -18,6 +18,7 @@ from qcc.lower.elementwise import lut_call
 from qcc.lower.kernel import BufferArg, Call, CallBuilder, LowerContext, View
 from qcc.lower.views import Placed, merge_axes
 from qcc.numerics import INT32_MAX
+from qcc.ops.rounding import follows_tflite
 from qcc.schedule.tiles import split_pixels
 
 Int = TypeVar("Int", np.int8, np.int32)
@@ -110,7 +111,13 @@ class Epilogue:
         zero = ctx.type(node.inputs["x"]).zero_point + self.offset
         sums = w.reshape(w.shape[0], -1).astype(np.int64).sum(axis=1)
         self.bias = (ctx.constant(node.inputs["b"]).astype(np.int64) - zero * sums).astype(np.int32)
-        self.multiplier, self.shift = high_word(ctx.constant(node.inputs["multiplier"]), a["shift"])
+        self.multiplier = ctx.constant(node.inputs["multiplier"])
+        self.shift: int | None = None
+        self.shifts: NDArray[np.int32] | None = None
+        if follows_tflite(node):
+            self.shifts = ctx.constant(node.inputs["shift"])
+        else:
+            self.multiplier, self.shift = high_word(self.multiplier, a["shift"])
         low, high = a["clamp"]
         self.clamped = (low, high) != (-128, 127)
         self.q = np.array([a["zero_point"] + self.offset, low + self.offset, high + self.offset, 0, 0], np.int32)
@@ -121,14 +128,17 @@ class Epilogue:
             self.fraction = a["fraction"]
             self.q[3:] = ctx.type(node.inputs["residual"]).zero_point + self.offset, a["residual_multiplier"]
 
-    def params(self, channels: int) -> dict[str, int | bool]:
-        """Static parameters."""
-        return {"channels": channels, "shift": self.shift, "fraction": self.fraction, "clamped": self.clamped}
+    def params(self, channels: int) -> dict[str, int | bool | None]:
+        """Static parameters. ``shift`` is None with TFLite's rounding; ``raised``: some shifts are to the left."""
+        raised = self.shifts is not None and bool((self.shifts < 0).any())
+        return {"channels": channels, "shift": self.shift, "raised": raised, "fraction": self.fraction,
+                "clamped": self.clamped}
 
     def add_constants(self, call: CallBuilder, begin: int, end: int, lanes: int) -> None:
-        """Bias and multiplier of channels [begin, end), padded to whole vectors."""
-        call.const("bias", pad_to(self.bias[begin:end], 0, lanes))
-        call.const("multiplier", pad_to(self.multiplier[begin:end], 0, lanes))
+        """Bias, multiplier and shift of channels [begin, end), padded to whole vectors."""
+        for key, array in (("bias", self.bias), ("multiplier", self.multiplier), ("shift", self.shifts)):
+            if array is not None:
+                call.const(key, pad_to(array[begin:end], 0, lanes))
 
 
 def vectors(place: Placed, channels: int) -> Placed:

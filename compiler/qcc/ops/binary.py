@@ -91,9 +91,9 @@ class Add(Op):
 
     def kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
         """See ``lower.elementwise``."""
-        from qcc.lower.elementwise import add_calls
+        from qcc.lower import elementwise, tflite
 
-        return add_calls(node, ctx)
+        return tflite.add_calls(node, ctx, self.sign) if follows_tflite(node) else elementwise.add_calls(node, ctx)
 
 
 class Sub(Add):

@@ -27,6 +27,14 @@ def taps_inside(node: Node, shape: tuple[int, ...]) -> NDArray[np.int64]:
     return np.asarray(view.sum(axis=(3, 4))[0, :, :, 0])
 
 
+def tap_counts(node: Node, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """Divisors of an avg_pool node over an input of ``shape``: [OH * OW], or [1] where all windows count alike."""
+    counts = taps_inside(node, shape).reshape(-1)
+    if node.attrs["count_include_pad"]:
+        return np.full(1, np.prod(node.attrs["kernel"]), np.int64)
+    return counts[:1] if (counts == counts[0]).all() else counts
+
+
 def infer_pool(op: Op, node: Node, types: Types) -> TensorType:
     """[N, OH, OW, C] of x's dtype; raises ``IllegalNode``."""
     x, a = types["x"], node.attrs
@@ -103,13 +111,6 @@ class AvgPool(Op):
             check_requant(self, node, types, out.dtype, (1, out.shape[1] * out.shape[2]))
         return out
 
-    def _counts(self, node: Node, shape: tuple[int, ...]) -> NDArray[np.int64]:
-        """[OH * OW], or [1] where all windows count alike."""
-        counts = taps_inside(node, shape).reshape(-1)
-        if node.attrs["count_include_pad"]:
-            return np.full(1, np.prod(node.attrs["kernel"]), np.int64)
-        return counts[:1] if (counts == counts[0]).all() else counts
-
     def _sums(self, node: Node, x: NDArray[Any]) -> NDArray[Any]:
         view = windows(x, pair(node.attrs["kernel"]), node, 0)
         return np.asarray(sum(view[:, :, :, ky, kx] for ky, kx in np.ndindex(*pair(node.attrs["kernel"]))))
@@ -121,7 +122,7 @@ class AvgPool(Op):
     def real(self, node: Node, x: Arrays) -> NDArray[Any]:
         """As in the class docstring."""
         sums = self._sums(node, x["x"])
-        return np.asarray(sums / self._each(self._counts(node, x["x"].shape), sums.shape)).astype(np.float32)
+        return np.asarray(sums / self._each(tap_counts(node, x["x"].shape), sums.shape)).astype(np.float32)
 
     def integer(self, node: Node, x: Arrays, types: Types, out: TensorType) -> NDArray[Any]:
         """As in the class docstring."""
@@ -129,7 +130,7 @@ class AvgPool(Op):
             offset = node.attrs["offset"]
             sums = self._sums(node, x["x"].astype(np.int64) + offset)
             # Padding adds nothing to a sum, so the offset counts for the taps inside only.
-            mean = numerics_tflite.divide_away(sums, self._each(self._counts(node, x["x"].shape), out.shape))
+            mean = numerics_tflite.divide_away(sums, self._each(tap_counts(node, x["x"].shape), out.shape))
             return numerics.clamp(mean - offset, *node.attrs["clamp"])
         acc = self._sums(node, x["x"].astype(np.int64) - types["x"].zero_point)
         return finish(node, {"multiplier": self._each(x["multiplier"], out.shape)}, acc)
@@ -137,12 +138,12 @@ class AvgPool(Op):
     def quantize(self, node: Node, convert: Converter) -> None:
         """Multipliers ``s_x / (s_y * count)``."""
         value = node.inputs["x"]
-        counts = self._counts(node, convert.source.types[value].shape)
+        counts = tap_counts(node, convert.source.types[value].shape)
         real = convert.qparams(value).step / convert.qparams(node.output).step / counts
         emit_requantized(node, convert, {"x": convert.value(value)}, real, dict(node.attrs))
 
     def kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
         """See ``lower.pools``."""
-        from qcc.lower.pools import avg_pool_calls
+        from qcc.lower import pools, tflite
 
-        return avg_pool_calls(node, ctx)
+        return tflite.avg_pool_calls(node, ctx) if follows_tflite(node) else pools.avg_pool_calls(node, ctx)

@@ -74,6 +74,6 @@ class PRelu(Op):
 
     def kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
         """See ``lower.elementwise``."""
-        from qcc.lower.elementwise import prelu_calls
+        from qcc.lower import elementwise, tflite
 
-        return prelu_calls(node, ctx)
+        return tflite.prelu_calls(node, ctx) if follows_tflite(node) else elementwise.prelu_calls(node, ctx)

@@ -110,8 +110,9 @@ def conv_depthwise(sch: Any, kernel: Kernel, decide: Decide) -> None:
 
 def _epilogue(kernel: Kernel) -> str:
     residual = any(o.key == "residual" for o in kernel.operands)
-    shift, channels, clamped, fraction = (kernel.param(k) for k in ("shift", "channels", "clamped", "fraction"))
-    return avx2_intrin.requantize(kernel.view("y").dtype, shift, channels, clamped, residual, fraction)
+    keys = ("shift", "raised", "channels", "clamped")
+    fixed = [kernel.param(key) for key in keys]
+    return avx2_intrin.requantize(kernel.view("y").dtype, *fixed, residual, kernel.param("fraction"))
 
 
 SCHEDULES: dict[str, Callable[[Any, Kernel, Decide], None]] = {"conv_gemm": conv_gemm, "conv_depthwise": conv_depthwise}

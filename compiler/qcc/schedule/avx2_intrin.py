@@ -12,7 +12,15 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from qcc.lower import expressions
-from qcc.schedule.intrinsic import Parameter, describe, describe_block, implement, register_once, store_channels
+from qcc.schedule.intrinsic import (
+    Parameter,
+    describe,
+    describe_block,
+    divide_by_power,
+    implement,
+    register_once,
+    store_channels,
+)
 
 LANES = 8
 PAIR = 2
@@ -110,14 +118,17 @@ def depthwise(
 
 @register_once
 def requantize(
-    storage: str, shift: int, channels: int, clamped: bool, residual: bool, fraction: int
+    storage: str, shift: int | None, raised: bool, channels: int, clamped: bool, residual: bool, fraction: int
 ) -> tuple[Any, Any]:
     """The epilogue of 8 channels; lanes beyond ``channels`` (a last, partial block) are not stored.
 
     Even and odd lanes are multiplied apart (``vpmuldq``). AVX2 shifts 64-bit lanes as unsigned only. Up to a shift of
-    32 the low words are the same; beyond, the high words are shifted on as int32.
+    32 the low words are the same; beyond, the high words are shifted on as int32. Without ``shift`` each channel has
+    its own and rounds as TFLite does.
     """
     inputs: list[Parameter] = [("c", (LANES,), "int32"), ("bias", (LANES,), "int32"), ("mult", (LANES,), "int32")]
+    if shift is None:
+        inputs.append(("shift", (LANES,), "int32"))
     if residual:
         inputs.append(("r", (LANES,), storage))
     inputs.append(("q", (5,), "int32"))
@@ -125,7 +136,8 @@ def requantize(
 
     def value(v: Any, c: Any, bias: Any, mult: Any, *rest: Any) -> Any:
         r = rest[0][v] if residual else None
-        return expressions.epilogue(c[v] + bias[v], mult[v], rest[-1], shift, r, fraction, storage, clamped)
+        by = rest[0][v] if shift is None else shift
+        return expressions.epilogue(c[v] + bias[v], mult[v], rest[-1], by, r, fraction, storage, clamped)
 
     def body(c: Any, bias: Any, mult: Any, *rest: Any) -> None:
         q, out = rest[-2], rest[-1]
@@ -134,7 +146,11 @@ def requantize(
             addend = (q[0] << T.int32(fraction)) - q[3] * q[4]
             if fraction:
                 addend = addend + T.int32(1 << (fraction - 1))
-        v = _multiply(_lanes(c) + _lanes(bias), _lanes(mult), shift, addend)
+        acc = _lanes(c) + _lanes(bias)
+        if shift is None:
+            v = _rounded_twice(acc, _lanes(mult), _lanes(rest[0]), raised) + _all(addend)
+        else:
+            v = _multiply(acc, _lanes(mult), shift, addend)
         if residual:
             r = T.Cast("int32x8", _lanes(rest[0]))
             v = T.shift_right(v + r * _all(q[4]), _all(T.int32(fraction)))
@@ -158,6 +174,14 @@ def _even(v: Any) -> Any:
     """The even lanes of an int32x8 as int64x4: written so that their product becomes ``vpmuldq``."""
     s32 = T.broadcast(T.int64(32), 4)
     return T.shift_right(T.shift_left(T.reinterpret(v, dtype="int64x4"), s32), s32)
+
+
+def _rounded_twice(acc: Any, mult: Any, shift: Any, raised: bool) -> Any:
+    """``expressions.multiply`` of 8 lanes; without ``raised`` no shift is negative."""
+    if raised:
+        zero = _all(T.int32(0))
+        acc, shift = T.shift_left(acc, T.max(zero - shift, zero)), T.max(shift, zero)
+    return divide_by_power(_multiply(acc, mult, 31, T.int32(0)), shift, LANES)
 
 
 def _multiply(acc: Any, mult: Any, shift: int, addend: Any) -> Any:

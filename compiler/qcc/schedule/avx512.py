@@ -11,7 +11,15 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from qcc.lower import expressions
-from qcc.schedule.intrinsic import Parameter, describe, describe_block, implement, register_once, store_channels
+from qcc.schedule.intrinsic import (
+    Parameter,
+    describe,
+    describe_block,
+    divide_by_power,
+    implement,
+    register_once,
+    store_channels,
+)
 
 LANES = 16
 
@@ -111,16 +119,18 @@ def depthwise(rows: int, pixels: int, stride: int, dilation: int, taps_x: int, g
 
 @register_once
 def requantize(
-    vectors: int, shift: int, channels: int, clamped: bool, residual: bool, fraction: int
+    vectors: int, shift: int | None, raised: bool, channels: int, clamped: bool, residual: bool, fraction: int
 ) -> tuple[Any, Any]:
     """The epilogue of one or two vectors of 16 channels; lanes beyond ``channels`` (a last block) are not stored.
 
     Even and odd lanes are multiplied apart (``vpmuldq``). Rounding, zero points and the zero point of the residual are
     one 64-bit addend. Two vectors are packed with saturation (``vpackssdw``, ``vpackuswb``), which is cheaper than
-    narrowing each.
+    narrowing each. Without ``shift`` each channel has its own and rounds as TFLite does.
     """
     lanes = LANES * vectors
     inputs: list[Parameter] = [("c", (lanes,), "int32"), ("bias", (lanes,), "int32"), ("mult", (lanes,), "int32")]
+    if shift is None:
+        inputs.append(("shift", (lanes,), "int32"))
     if residual:
         inputs.append(("r", (lanes,), "uint8"))
     inputs.append(("q", (5,), "int32"))
@@ -128,7 +138,8 @@ def requantize(
 
     def value(v: Any, c: Any, bias: Any, mult: Any, *rest: Any) -> Any:
         r = rest[0][v] if residual else None
-        return expressions.epilogue(c[v] + bias[v], mult[v], rest[-1], shift, r, fraction, "uint8", clamped)
+        by = rest[0][v] if shift is None else shift
+        return expressions.epilogue(c[v] + bias[v], mult[v], rest[-1], by, r, fraction, "uint8", clamped)
 
     def body(c: Any, bias: Any, mult: Any, *rest: Any) -> None:
         q, out = rest[-2], rest[-1]
@@ -137,9 +148,13 @@ def requantize(
             addend = (q[0] << T.int32(fraction)) - q[3] * q[4]
             if fraction:
                 addend = addend + T.int32(1 << (fraction - 1))
-        wide = T.broadcast((T.Cast("int64", addend) << T.int64(shift)) + T.int64(1 << (shift - 1)), 8)
+        if shift is not None:
+            wide = T.broadcast((T.Cast("int64", addend) << T.int64(shift)) + T.int64(1 << (shift - 1)), 8)
 
         def scaled(at: int) -> Any:
+            if shift is None:
+                v = _rounded_twice(_lanes(c, at) + _lanes(bias, at), _lanes(mult, at), _lanes(rest[0], at), raised)
+                return v + T.broadcast(q[0], LANES)
             v = _high_product(_lanes(c, at) + _lanes(bias, at), _lanes(mult, at), wide, shift)
             if residual:
                 r = T.Cast("int32x16", _lanes(rest[0], at)) * T.broadcast(q[4], LANES)
@@ -163,6 +178,15 @@ def requantize(
             T.evaluate(T.call_llvm_intrin("void", "llvm.masked.store", v, out.access_ptr("w"), inside))
 
     return describe(inputs, output, value), implement(inputs, output, body)
+
+
+def _rounded_twice(acc: Any, multiplier: Any, shift: Any, raised: bool) -> Any:
+    """``expressions.multiply`` of 16 lanes; without ``raised`` no shift is negative."""
+    if raised:
+        zero = T.broadcast(T.int32(0), LANES)
+        acc, shift = T.shift_left(acc, T.max(zero - shift, zero)), T.max(shift, zero)
+    v = _high_product(acc, multiplier, T.broadcast(T.int64(1 << 30), 8), 31)
+    return divide_by_power(v, shift, LANES)
 
 
 def _high_product(acc: Any, multiplier: Any, addend: Any, shift: int) -> Any:

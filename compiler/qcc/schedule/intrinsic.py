@@ -91,6 +91,14 @@ def implement(
     return builder.get()
 
 
+def divide_by_power(v: Any, exponent: Any, lanes: int) -> Any:
+    """``expressions.divide_by_power`` of int32 vectors."""
+    one, last = T.broadcast(T.int32(1), lanes), T.broadcast(T.int32(31), lanes)
+    away = T.bitwise_and(T.shift_right(v, last), T.broadcast(T.int32(0), lanes) - T.min(exponent, one))
+    half = T.shift_right(T.shift_left(one, exponent), one)
+    return T.shift_right(v + half + away, exponent)
+
+
 def store_channels(out: Any, v: Any, begin: Any, channels: int) -> None:
     """Store those lanes of ``v`` that are channels, the first being ``begin``: all, or in pieces of 8, 4, 2, 1."""
     lanes = int(out.shape[0])

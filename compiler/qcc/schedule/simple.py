@@ -88,6 +88,11 @@ def softmax(sch: Any, kernel: Kernel, decide: Decide) -> None:
     _rows(sch, kernel, ["top", "power", "total"])
 
 
+def tflite_softmax(sch: Any, kernel: Kernel, decide: Decide) -> None:
+    """As ``softmax``, with the reciprocal of the sum."""
+    _rows(sch, kernel, ["top", "power", "total", "zeros", "halves", "guess0", "guess1", "guess2", "guess3"])
+
+
 def _rows(sch: Any, kernel: Kernel, stages: Sequence[str]) -> None:
     """Compute ``stages`` for each row of x, which ends in the axis that they reduce."""
     out = sch.get_sblock("out")
@@ -114,6 +119,6 @@ def matmul(sch: Any, kernel: Kernel, decide: Decide) -> None:
 
 SCHEDULES: dict[str, Callable[[Any, Kernel, Decide], None]] = {
     "argmax": argmax, "avg_pool": reduction, "matmul": matmul, "max_pool": reduction, "reduce_max": reduction,
-    "reduce_sum": reduction, "softmax": softmax,
+    "reduce_sum": reduction, "softmax": softmax, "tflite_avg_pool": reduction, "tflite_softmax": tflite_softmax,
 }  # fmt: skip
 """By compute; ``elementwise`` for every other."""

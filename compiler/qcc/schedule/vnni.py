@@ -97,8 +97,9 @@ def conv_depthwise(sch: Any, kernel: Kernel, decide: Decide) -> None:
 
 def _epilogue(kernel: Kernel, vectors: int) -> str:
     residual = any(o.key == "residual" for o in kernel.operands)
-    shift, channels, clamped, fraction = (kernel.param(k) for k in ("shift", "channels", "clamped", "fraction"))
-    return avx512.requantize(vectors, shift, channels, clamped, residual, fraction)
+    keys = ("shift", "raised", "channels", "clamped")
+    fixed = [kernel.param(key) for key in keys]
+    return avx512.requantize(vectors, *fixed, residual, kernel.param("fraction"))
 
 
 SCHEDULES: dict[str, Callable[[Any, Kernel, Decide], None]] = {"conv_gemm": conv_gemm, "conv_depthwise": conv_depthwise}
