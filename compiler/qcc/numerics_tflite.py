@@ -139,10 +139,9 @@ def divide_away(total: ArrayLike, count: ArrayLike) -> I64:
     return np.asarray(np.sign(t) * ((np.abs(t) + n // 2) // n), np.int64)
 
 
-def bilinear(q: I8, rows: tuple[Any, Any, Any], cols: tuple[Any, Any, Any], offset: int) -> I8:
-    """``numerics.bilinear`` of ``q + offset``, rounded half away from zero, less ``offset``."""
-    sums = bilinear_sums(q.astype(np.int64) + offset, rows, cols)
-    return clamp(divide_by_power(sums, 2 * BILINEAR_BITS) - offset, INT8_MIN, INT8_MAX)
+def bilinear(q: I8, rows: tuple[Any, Any, Any], cols: tuple[Any, Any, Any]) -> I8:
+    """``numerics.bilinear`` rounded half away from zero."""
+    return clamp(divide_by_power(bilinear_sums(q, rows, cols), 2 * BILINEAR_BITS), INT8_MIN, INT8_MAX)
 
 
 def table(function: Callable[[I64], ArrayLike], q_in: QParams, zero_point: int) -> I8:

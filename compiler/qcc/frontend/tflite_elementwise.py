@@ -43,7 +43,10 @@ def binary(n: TfliteNode) -> str:
     a, b, out = n.q(0).step, n.q(1).step, n.out_q()
     tail = {"zero_point": out.zero_point, "clamp": n.clamp()}
     if n.op == "MUL":
-        return n.tflite("mul", inputs | requantization(n, numerics_tflite.fixed_point(a * b / out.step)), **tail)
+        ratio = a * b / out.step
+        if n.offset:  # the first scheme's kernel computes it in float32
+            ratio = float(np.float32(a) * np.float32(b) / np.float32(out.step))
+        return n.tflite("mul", inputs | requantization(n, numerics_tflite.fixed_point(ratio)), **tail)
     dtype = np.float64 if n.op == "ADD" else np.float32
     multipliers, shifts = numerics_tflite.add_fixed_points(a, b, out.step, dtype)
     if min(shifts) < 0:

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from qcc import numerics_tflite
 from qcc.frontend.refused import MAX_TAKEN, Refused
 from qcc.frontend.tflite_node import TfliteNode, importer, normal_axis
 
@@ -57,8 +58,8 @@ def _in_result_parameters(n: TfliteNode, index: int) -> str:
         return n.value(index)
     scale = np.float32(q.step) * (np.float32(1) / np.float32(out.step))
     bias = np.float32(-(q.zero_point + 128)) * scale
-    stored = np.arange(256).astype(np.float32) * scale + bias
-    moved = np.trunc(stored + np.copysign(np.float32(0.5), stored)) + out.zero_point
+    real = np.arange(256).astype(np.float32) * scale + bias
+    moved = [numerics_tflite.round_away(float(v)) + out.zero_point for v in real]
     return n.look_up(n.value(index), np.clip(moved, -128, 127).astype(np.int8))
 
 

@@ -108,9 +108,11 @@ def resize_bilinear(n: TfliteNode) -> str:
     align, half = bool(n.option("AlignCorners")), bool(n.option("HalfPixelCenters"))
     if align and half:
         raise Refused("align_corners and half_pixel_centers exclude each other")
+    if n.result().dtype == "uint8":
+        raise Refused("TFLite resizes uint8 images in float32", "convert the model with int8 quantization")
     if n.integer:
         rows, cols = (_integer_positions(size, out, align, half) for size, out in _sizes(n))
-        return n.tflite("resize_bilinear", {"x": x}, rows=rows, cols=cols, offset=n.offset)
+        return n.tflite("resize_bilinear", {"x": x}, rows=rows, cols=cols)
     rows, cols = (_real_positions(size, out, align, half) for size, out in _sizes(n))
     return n.emit("resize_bilinear", {"x": x}, rows=rows, cols=cols)
 

@@ -88,9 +88,9 @@ def tflite_avg_pool(kernel: Kernel, t: Tensors) -> Any:
 
 @compute
 def tflite_resize_bilinear(kernel: Kernel, t: Tensors) -> Any:
-    """``numerics_tflite.bilinear``; q[0] is the offset to what TFLite sees."""
-    offset, bits = t["q"][0], i32(2 * BILINEAR_BITS)
-    return each(kernel, lambda i: divide_by_power(mixed_pixels(t, i) + (offset << bits), bits) - offset)
+    """``numerics_tflite.bilinear``; int8 values are mixed, however they are stored."""
+    zero, bits = i32(expressions.STORED[kernel.view("x").dtype][0] + 128), i32(2 * BILINEAR_BITS)
+    return each(kernel, lambda i: divide_by_power(mixed_pixels(t, i) - (zero << bits), bits) + zero)
 
 
 @compute

@@ -7,7 +7,6 @@ import numpy as np
 from qcc.ir.graph import Node
 from qcc.lower.elementwise import limits, stored_zero
 from qcc.lower.kernel import Call, CallBuilder, LowerContext
-from qcc.lower.views import storage_offset
 from qcc.ops.rounding import follows_tflite
 
 
@@ -41,11 +40,8 @@ def avg_pool_calls(node: Node, ctx: LowerContext) -> list[Call]:
 
 def resize_calls(node: Node, ctx: LowerContext) -> list[Call]:
     """resize_bilinear; rows and cols become int32 [3, extent]: low, high, weight of high."""
-    tflite = follows_tflite(node)
-    call = CallBuilder("tflite_resize_bilinear" if tflite else "resize_bilinear", node.output)
+    call = CallBuilder("tflite_resize_bilinear" if follows_tflite(node) else "resize_bilinear", node.output)
     call.read("x", ctx.place(node.inputs["x"]))
-    if tflite:
-        call.const("q", np.array([node.attrs["offset"] - storage_offset(ctx.storage)], np.int32))
     for key in ("rows", "cols"):
         call.const(key, np.array(node.attrs[key], np.int32))
     call.write("y", ctx.place(node.output))

@@ -21,12 +21,12 @@ class ResizeBilinear(SameScale):
 
     ``rows`` and ``cols`` are (lo, hi, weight): tuples as long as the output, weight / 2^11 being the share of hi. In
     integers the four products (shares of 2^22 in all) are summed and rounded once: ``numerics.bilinear``. With
-    ``rounding="tflite"`` the sum of ``x + offset`` (as in ``avg_pool``) is rounded half away from zero.
+    ``rounding="tflite"`` it is rounded half away from zero.
     """
 
     name = "resize_bilinear"
     attributes = ("rows", "cols")
-    tflite_attributes = ("offset",)
+    tflite_attributes = ()
 
     def infer(self, node: Node, types: Types) -> TensorType:
         """[N, len(rows), len(cols), C] of x's dtype."""
@@ -55,7 +55,7 @@ class ResizeBilinear(SameScale):
     def integer(self, node: Node, x: Arrays, types: Types, out: TensorType) -> NDArray[Any]:
         """``numerics.bilinear``, or TFLite's."""
         if follows_tflite(node):
-            return numerics_tflite.bilinear(x["x"], node.attrs["rows"], node.attrs["cols"], node.attrs["offset"])
+            return numerics_tflite.bilinear(x["x"], node.attrs["rows"], node.attrs["cols"])
         return numerics.bilinear(x["x"], node.attrs["rows"], node.attrs["cols"])
 
     def kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
