@@ -339,14 +339,15 @@ def average_pool(net: Net, x: str) -> str:
 
 @family
 def resized(net: Net, x: str) -> str:
-    n, c = net.shapes[x][:2]
+    n, c, h, w = net.shapes[x]
     mode = net.pick("nearest", "linear")
     coordinates = net.pick("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel")
     how: dict[str, Any] = {"mode": mode, "coordinate_transformation_mode": coordinates}
     if mode == "nearest":
         how["nearest_mode"] = net.pick("floor", "round_prefer_floor", "ceil")
     if net.chance(0.5):
-        return net("Resize", x, None, np.array([1, 1, *net.pick((2, 2), (3, 1), (0.5, 2))], np.float32), **how)
+        scales = [1, 1, *(net.pick(2, 3, 0.5, 0.7) if d > 1 else 3 for d in (h, w))]
+        return net("Resize", x, None, np.array(scales, np.float32), **how)
     return net("Resize", x, None, None, integers(n, c, *map(int, net.rng.integers(1, 14, 2))), **how)
 
 

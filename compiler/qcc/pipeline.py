@@ -85,7 +85,7 @@ def stages(
     progress: bool | None = None, remarks: list[str] | None = None,
 ) -> Iterator[tuple[str, Graph]]:
     """The graph after each of ``STAGES``, verified; an integer graph is passed through."""
-    from qcc.passes import FUSE_INTEGER, SIMPLIFY
+    from qcc.passes import FUSE_INTEGER, simplify
 
     graph = _import(model, name)
     verify(graph)
@@ -98,8 +98,7 @@ def stages(
         yield STAGES[-1], graph
         return
 
-    for rewrite in SIMPLIFY:
-        graph = rewrite(graph)
+    graph = simplify(graph)
     verify(graph)
     yield "simplify", graph
 

@@ -57,8 +57,7 @@ def softmax(kernel: Kernel, t: Tensors) -> Any:
 
     def value(i: Any) -> Any:
         whole = total[i[:-1]]
-        quotient = tirx.truncdiv((power[i] << 9) + whole, whole * 2)
-        return tirx.Min(quotient, expressions.i32(255)) + t["q"][0]
+        return expressions.quotient((power[i] << 9) + whole, whole * 2, 255) + t["q"][0]
 
     return each(kernel, value)
 

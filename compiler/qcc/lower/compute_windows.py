@@ -69,7 +69,8 @@ def window_sums(kernel: Kernel, x: Any, outside: Any) -> Any:
         if not kernel.param("bounded"):
             return wide(x, (b, row, column, c))
         hit = tirx.all(row >= 0, row < height, column >= 0, column < width)
-        return tirx.if_then_else(hit, wide(x, (b, row, column, c)), outside)
+        row, column = expressions.clamp(row, 0, height - 1), expressions.clamp(column, 0, width - 1)
+        return tirx.Select(hit, wide(x, (b, row, column, c)), outside)
 
     shape = kernel.view("y").shape
     return te.compute(shape, lambda b, i, j, c: te.sum(tap(b, i, j, c), axis=[ky, kx]), name="acc")

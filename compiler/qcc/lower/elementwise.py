@@ -5,14 +5,15 @@ Zero points, multipliers and limits are constants, so that kernels are shared.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qcc.ir.graph import Attr, Node
-from qcc.lower.kernel import Call, LowerContext
-from qcc.lower.views import Placed, Source, elementwise_call, source, storage_offset, stored
+from qcc.lower.kernel import BufferArg, Call, CallBuilder, LowerContext, View
+from qcc.lower.views import Placed, Source, elementwise_call, merge_axes, source, storage_offset, stored
 from qcc.numerics import INT8_MAX, INT8_MIN
 from qcc.ops.rounding import follows_tflite
 
@@ -61,15 +62,30 @@ def compare_calls(node: Node, ctx: LowerContext) -> list[Call]:
     return [elementwise_call(node.op, node.output, reads, ctx.place(node.output))]
 
 
-def lut_call(node: Node, ctx: LowerContext, x: Placed, table: NDArray[np.int8], y: Placed) -> Call:
-    """``y = table[x + 128]``; x and y may be the same place."""
-    return elementwise_call("lut", node.output, {"x": Source(*x)}, y, {"table": stored(table, ctx.storage)})
+def lookup_calls(node: Node, ctx: LowerContext, x: Placed, table: NDArray[np.int8], y: Placed) -> list[Call]:
+    """``y = table[x + 128]``; x and y may be the same place. A single row is cut where its last whole vector ends."""
+    shape, strides, _ = merge_axes(y[0].shape, [x[0].strides, y[0].strides])
+    entries = stored(table, ctx.storage).reshape((1,) * (len(shape) - 1) + (-1,))
+    whole = shape[0] - shape[0] % ctx.target.vector_bytes
+    cuts = [0, whole, shape[0]] if len(shape) == 1 else [0, shape[0]]
+    calls = []
+    for begin, end in pairwise(sorted(set(cuts))):
+        call = CallBuilder("lut", node.output)
+        places = [
+            (View((end - begin, *shape[1:]), steps, view.dtype), BufferArg(arg.value, arg.offset + begin * steps[0]))
+            for steps, (view, arg) in zip(strides, (x, y), strict=True)
+        ]
+        call.read("x", places[0])
+        call.const("table", entries)
+        call.write("y", places[1])
+        calls.append(call.call())
+    return calls
 
 
 def lut_calls(node: Node, ctx: LowerContext) -> list[Call]:
     """lut."""
     table = ctx.constant(node.inputs["table"])
-    return [lut_call(node, ctx, ctx.place(node.inputs["x"]), table, ctx.place(node.output))]
+    return lookup_calls(node, ctx, ctx.place(node.inputs["x"]), table, ctx.place(node.output))
 
 
 def prelu_calls(node: Node, ctx: LowerContext) -> list[Call]:

@@ -62,6 +62,16 @@ def clamp(v: Expr, low: Expr, high: Expr) -> Expr:
     return tirx.Min(tirx.Max(v, low), high)
 
 
+def quotient(dividend: Expr, divisor: Expr, most: int) -> Expr:
+    """``min(dividend // divisor, most)`` of int32 values, not negative and positive; vectors divide float64 only.
+
+    Exact: a quotient below a whole number is so by 2^-31 at least, far more than float64 rounds below 2^20. The limit is
+    applied to the float, because TVM takes wrong bounds for its conversion to int32 and would drop it there.
+    """
+    ratio = dividend.astype("float64") / divisor.astype("float64")
+    return tirx.Min(ratio, tirx.const(most, "float64")).astype("int32")
+
+
 def finish(acc: Expr, multiplier: Expr, shift: int | Expr, q: Any) -> Expr:
     """Centred accumulator → stored activation as int32; ``q`` = [zero point, low, high, …]."""
     return clamp(requantize(acc, multiplier, shift) + q[0], q[1], q[2])

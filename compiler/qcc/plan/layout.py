@@ -365,11 +365,16 @@ class _Planner:
         """The result of a view op in its input's buffer, if strides can say it and the last axis stays contiguous."""
         if node.op not in VIEW_OPS or node.inputs["x"] in self.graph.constants:
             return None
-        shape, base = self.graph.types[node.output].shape, self._resolve(node.inputs["x"])
+        place = self._seen(node, self._resolve(node.inputs["x"]))
+        if place is None or (place.view.shape[-1:] not in ((), (1,)) and place.view.strides[-1] != 1):
+            return None
+        return place
+
+    def _seen(self, node: Node, base: Place) -> Place | None:
+        """The result of a view op in the buffer of its input, if strides can say it."""
+        shape = self.graph.types[node.output].shape
         if node.op == "slice":
-            a = node.attrs
-            place = base.sliced(a["begin"], a["end"], a["step"])
-            return place if place.view.strides[-1] == 1 or shape[-1] == 1 else None
+            return base.sliced(node.attrs["begin"], node.attrs["end"], node.attrs["step"])
         if node.op != "reshape" and not same_axes(base.view.shape, shape):
             return None
         frame = self.layout.buffers[base.buffer].frame

@@ -62,7 +62,7 @@ def dot(storage: str) -> tuple[Any, Any]:
 
 @register_once
 def depthwise(
-    storage: str, rows: int, pixels: int, stride: int, dilation: int, taps_x: int, groups: int
+    storage: str, rows: int, pixels: int, stride: int, dilation: int, taps_x: int, parts: int, groups: int
 ) -> tuple[Any, Any]:
     """A tile of a depthwise convolution: ``rows`` x ``pixels`` neighbouring outputs of 8 channels, all taps added.
 
@@ -71,7 +71,7 @@ def depthwise(
     same pixels, weights moved up by one row. So two rows of outputs want stride and dilation of rows 1 and no weight in
     the last row.
     """
-    columns = (pixels - 1) * stride + (taps_x - 1) * dilation + 1
+    columns = (pixels - 1) * stride + (taps_x // parts - 1) * dilation + 1
     x: Parameter = ("x", (rows, PAIR * groups, columns, LANES), storage)
     w: Parameter = ("w", (taps_x, groups, LANES, PAIR), "int8")
     c: Parameter = ("c", (rows, pixels, LANES), "int32")
@@ -83,7 +83,7 @@ def depthwise(
         with T.grid(*extents) as loops, T.sblock("update"):
             axes = T.axis.remap("".join("SSSRRR"[i] for i in kept), [loops[i] for i in kept])
             y, p, n, kx, g, k = (axes[kept.index(i)] if i in kept else 0 for i in range(6))
-            left = T.Cast("int32", source[y, g * PAIR + k, p * stride + kx * dilation, n])
+            left = T.Cast("int32", source[y, g * PAIR + k, p * stride + kx // parts * dilation, n])
             product = left * T.Cast("int32", weights[kx, g, n, k])
             T.buffer_store(sums, sums[y, p, n] + product, [y, p, n])
 
@@ -110,7 +110,7 @@ def depthwise(
                 total = sums[y, p, channels]
                 for kx in range(taps_x):
                     for g in range(groups):
-                        total = total + _maddwd(column(g, p * stride + kx * dilation), taps(y, kx, g))
+                        total = total + _maddwd(column(g, p * stride + kx // parts * dilation), taps(y, kx, g))
                 T.buffer_store(sums, total, [T.int32(y), T.int32(p), channels])
 
     return describe_block([x, w], c, meaning, update=True), implement([x, w], c, body, update=True, rows="x")

@@ -68,7 +68,9 @@ def dot() -> tuple[Any, Any]:
 
 
 @register_once
-def depthwise(rows: int, pixels: int, stride: int, dilation: int, taps_x: int, groups: int) -> tuple[Any, Any]:
+def depthwise(
+    rows: int, pixels: int, stride: int, dilation: int, taps_x: int, parts: int, groups: int
+) -> tuple[Any, Any]:
     """A tile of a depthwise convolution: ``rows`` x ``pixels`` neighbouring outputs of 16 channels, all taps added.
 
     The bytes of four rows of a column are interleaved once (16 groups of four) and serve every output that the column
@@ -76,7 +78,7 @@ def depthwise(rows: int, pixels: int, stride: int, dilation: int, taps_x: int, g
     rows one further down: same bytes, weights moved up by one byte. So two rows go with kernels of height 3 at most,
     stride and dilation of rows 1.
     """
-    columns = (pixels - 1) * stride + (taps_x - 1) * dilation + 1
+    columns = (pixels - 1) * stride + (taps_x // parts - 1) * dilation + 1
     x: Parameter = ("x", (rows, 4 * groups, columns, LANES), "uint8")
     w: Parameter = ("w", (taps_x, groups, LANES, 4), "int8")
     c: Parameter = ("c", (rows, pixels, LANES), "int32")
@@ -88,7 +90,7 @@ def depthwise(rows: int, pixels: int, stride: int, dilation: int, taps_x: int, g
         with T.grid(*extents) as loops, T.sblock("update"):
             axes = T.axis.remap("".join("SSSRRR"[i] for i in kept), [loops[i] for i in kept])
             y, p, n, kx, g, k = (axes[kept.index(i)] if i in kept else 0 for i in range(6))
-            left = T.Cast("int32", source[y, g * 4 + k, p * stride + kx * dilation, n])
+            left = T.Cast("int32", source[y, g * 4 + k, p * stride + kx // parts * dilation, n])
             product = left * T.Cast("int32", weights[kx, g, n, k])
             T.buffer_store(sums, sums[y, p, n] + product, [y, p, n])
 
@@ -111,7 +113,7 @@ def depthwise(rows: int, pixels: int, stride: int, dilation: int, taps_x: int, g
                 total = sums[y, p, T.ramp(T.int32(0), 1, LANES)]
                 for kx in range(taps_x):
                     for g in range(groups):
-                        total = _dpbusd(total, column(g, p * stride + kx * dilation), taps(y, kx, g))
+                        total = _dpbusd(total, column(g, p * stride + kx // parts * dilation), taps(y, kx, g))
                 T.buffer_store(sums, total, [T.int32(y), T.int32(p), T.ramp(T.int32(0), 1, LANES)])
 
     return describe_block([x, w], c, meaning, update=True), implement([x, w], c, body, update=True, rows="x")

@@ -1,7 +1,7 @@
 """Schedules of every kernel without weights, for any family with vectors that LLVM knows.
 
-Each marks one loop parallel: the outermost ones, fused until there is enough to share. Inner loops are vectors where the
-extent is a multiple of one; the rest is left to LLVM, which never writes beyond a view.
+Each marks one loop parallel: the outermost ones, fused until there is enough to share. Inner loops are vectors where
+the extent is a multiple of one; the rest is left to LLVM, which never writes beyond a view.
 """
 
 from __future__ import annotations
@@ -37,18 +37,24 @@ def vector_tile(extent: int, wanted: int = 64) -> int:
 
 
 def chunk(extent: int) -> int:
-    """Elements of one iteration of a single loop over ``extent``: few enough to share, and whole vectors if possible."""
+    """Elements of one iteration of a single loop: few enough to share, and whole vectors if possible."""
     whole = [d for d in divisors(extent, CHUNK) if d % 64 == 0 or d >= CHUNK // 8]
     return whole[-1] if whole else extent
 
 
-def elementwise(sch: Any, kernel: Kernel, decide: Decide) -> None:
-    """Outer axes in parallel; LLVM vectorizes the innermost."""
+def spread(sch: Any) -> Any:
+    """Share the outer axes of block ``out``; returns the inner loop."""
     *outer, inner = sch.get_loops(sch.get_sblock("out"))
     if not outer:
         first, inner = sch.split(inner, [None, chunk(int(sch.get(inner).extent))])
         outer = [first]
     share(sch, outer)
+    return inner
+
+
+def elementwise(sch: Any, kernel: Kernel, decide: Decide) -> None:
+    """Outer axes in parallel; LLVM vectorizes the innermost."""
+    spread(sch)
 
 
 def reduction(sch: Any, kernel: Kernel, decide: Decide) -> None:
