@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from tflite_writer import Writer
 
 Rng = np.random.Generator
@@ -66,16 +67,17 @@ def weighted(w: Writer, rng: Rng, shape: tuple[int, ...], axis: int, s_x: float,
         weights = w.constant("w", draw(rng, shape, dtype), s_w, [0] * count, axis)
     widest = float(np.max(s_w))
     bias_scale = s_x * (np.asarray(s_w, np.float64) if per_channel and dtype == "int8" else widest)
-    bias = w.constant("b", rng.integers(-5000, 5000, channels).astype(np.int32), bias_scale,
-                      [0] * np.size(bias_scale))
+    # Unused channels of real models have biases near 2^31.
+    reach = choose(rng, 5000, 5000, 2**31 - 2**26)
+    biases = rng.integers(-reach, reach, channels).astype(np.int32)
+    bias = w.constant("b", biases, bias_scale, [0] * np.size(bias_scale))
     return weights, bias, float(np.float32(s_x * widest * 60 * np.sqrt(fan)))
 
 
 @case(uint8=True)
 def conv_2d(rng: Rng, dtype: str) -> bytes:
     w = Writer()
-    h, width, c, o = (int(v) for v in (rng.integers(4, 10), rng.integers(4, 10), rng.integers(1, 9), rng.integers(1, 20)))
-    kh, kw = int(rng.integers(1, 4)), int(rng.integers(1, 4))
+    h, width, c, o, kh, kw = (int(rng.integers(*r)) for r in ((4, 10), (4, 10), (1, 9), (1, 20), (1, 4), (1, 4)))
     stride, padding = int(rng.integers(1, 3)), choose(rng, SAME, VALID)
     dilation = choose(rng, 1, 2) if stride == 1 and padding == SAME else 1
     s_x = scale(rng)

@@ -144,7 +144,7 @@ def accumulator_bound(weight: NDArray[Any], bias: ArrayLike, input_zero_point: i
     return np.asarray(total * widest + np.abs(np.asarray(bias, np.int64)))
 
 
-def storage_bound(weight: NDArray[Any], bias: ArrayLike) -> NDArray[np.int64]:
+def storage_bound(weight: I8, bias: ArrayLike) -> NDArray[np.int64]:
     """As ``accumulator_bound``, for any zero point and any storage of the input (int8, or uint8 as q + 128).
 
     A kernel sums ``stored * w`` from ``bias - stored_zero_point * sum(w)``; both terms are at most 255 * sum |w|.

@@ -38,8 +38,6 @@ ADD_LEFT_SHIFT = 20
 """An addition's operands are moved up so far before they are rescaled."""
 ONE = INT32_MAX
 """1.0 as a 32-bit fraction (saturated)."""
-ACCUMULATOR_MAX = 2**30
-"""Largest accumulator: kernels add half of a last place (2^30 at most) within 32 bits."""
 _INT32_MIN = -(2**31)
 
 

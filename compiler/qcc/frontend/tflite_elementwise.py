@@ -134,7 +134,7 @@ def leaky_relu(n: TfliteNode) -> str:
 @importer("PRELU")
 def prelu(n: TfliteNode) -> str:
     """Slopes for each channel, or one for all; others are not supported."""
-    x, channels = n.value(0), n.shape(0)[-1]
+    x, channels = n.value(0), n.shape(0)[-1] if n.shape(0) else 1
     shape = n.tensor(1).shape
     if (shape and shape[-1] not in (1, channels)) or any(d != 1 for d in shape[:-1]):
         raise Refused(f"its slopes have shape {list(shape)}; only one for each channel is possible",

@@ -49,9 +49,6 @@ def layer(n: TfliteNode, op: str, x: str, w: NDArray[Any], channel_axis: int, pe
     weights, q = _weights(n, data, w, channel_axis, perm)
     channels = weights.shape[0]
     b = np.zeros(channels, np.int32) if bias is None else _bias(n, bias, channels, "int32")
-    centred = weights.astype(np.int16) - np.int16(q.zero_point)
-    if int(numerics.storage_bound(centred, b).max(initial=0)) > numerics_tflite.ACCUMULATOR_MAX:
-        raise Refused("its sums may leave 32 bits", "use smaller biases or fewer inputs")
     step, scales = n.q(data).step, np.asarray(q.scale)
     product = numerics_tflite.float_product(step, scales) if _multiplies_in_float32(n, data) else step * scales
     multiplier, shift = numerics_tflite.fixed_points(product / n.out_q().step)

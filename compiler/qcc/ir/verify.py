@@ -13,7 +13,7 @@ from qcc.ir.graph import Attr, Graph, Node, TensorType
 from qcc.numerics import QParams
 from qcc.numerics_tflite import TFLITE
 from qcc.ops import OPS, IllegalNode, Op
-from qcc.ops.rounding import accumulator_max, follows_tflite
+from qcc.ops.rounding import follows_tflite
 
 CONSTANT_KEYS = ("w", "multiplier", "shift", "table", "slope", "mean", "variance", "weight", "bias")
 RESIDUAL_ATTRIBUTES = ("residual_multiplier", "fraction")
@@ -182,7 +182,7 @@ def _integer(graph: Graph, node: Node, op: Op, out: TensorType) -> Iterator[str]
 
 
 def _weights(graph: Graph, node: Node) -> Iterator[str]:
-    """Symmetric weights (TFLite's may have a zero point), a scale for each output channel, sums within 32 bits."""
+    """Symmetric weights with a scale for each output channel, sums within 32 bits; TFLite's rules are weaker."""
     name = node.inputs["w"]
     weight, q = graph.constants[name], graph.types[name].qparams
     tflite = follows_tflite(node)
@@ -191,10 +191,9 @@ def _weights(graph: Graph, node: Node) -> Iterator[str]:
         return
     if int(weight.min(initial=0)) < -numerics.WEIGHT_MAX and not tflite:
         yield f"weights '{name}' hold {int(weight.min())}, the least is {-numerics.WEIGHT_MAX}"
-    centred = weight.astype(np.int16) - np.int16(q.zero_point)
-    bound = int(numerics.storage_bound(centred, graph.constants[node.inputs["b"]]).max(initial=0))
-    if bound > accumulator_max(node):
-        yield f"an accumulator may reach {bound}, which leaves 32 bits"
+    bound = int(numerics.storage_bound(weight, graph.constants[node.inputs["b"]]).max(initial=0))
+    if bound > numerics.INT32_MAX and not tflite:
+        yield f"an accumulator may reach {bound}, which leaves int32"
 
 
 def _show(kind: TensorType) -> str:

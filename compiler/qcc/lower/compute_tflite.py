@@ -100,7 +100,7 @@ def tflite_softmax(kernel: Kernel, t: Tensors) -> Any:
     kept = len(shape) - 1
     top = over(shape, kept, te.max, lambda i: x[i], "top")
     power = te.compute(shape, lambda *i: t["table"][wide(top, i[:-1]) - wide(x, i)], name="power")
-    total = over(shape, kept, te.sum, lambda i: _sum_bits(power[i]), "total")
+    total = over(shape, kept, te.sum, lambda i: divide_by_power(power[i], i32(SOFTMAX_SUM_BITS)), "total")
     zeros = te.compute(shape[:kept], lambda *i: _leading_zeros(total[i]), name="zeros")
 
     # numerics_tflite.inverse_one_plus of the sum less its highest bit; stages keep the expressions small.
@@ -142,8 +142,3 @@ def _better(halves: Any, guess: Any) -> Any:
         return guess[i] + (high_mul(guess[i], error) << 2)
 
     return value
-
-
-def _sum_bits(power: Any) -> Any:
-    """A fraction rounded to Q12.19; adding half of the last place first could leave int32."""
-    return (power >> i32(SOFTMAX_SUM_BITS)) + ((power >> i32(SOFTMAX_SUM_BITS - 1)) & 1)

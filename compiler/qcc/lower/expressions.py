@@ -39,13 +39,14 @@ def high_mul(a: Expr, b: Expr) -> Expr:
 
 
 def divide_by_power(v: Expr, exponent: Expr) -> Expr:
-    """``numerics_tflite.divide_by_power`` of int32, |v| < 2^30."""
-    away = tirx.Select(tirx.all(v < 0, exponent > 0), i32(-1), i32(0))
-    return (v + ((i32(1) << exponent) >> i32(1)) + away) >> exponent
+    """``numerics_tflite.divide_by_power`` of int32: the rest decides, as adding half to v could leave int32."""
+    mask = (i32(1) << exponent) - i32(1)
+    threshold = (mask >> i32(1)) + (v < 0).astype("int32")
+    return (v >> exponent) + ((v & mask) > threshold).astype("int32")
 
 
 def multiply(v: Expr, multiplier: Expr, shift: Expr) -> Expr:
-    """``numerics_tflite.multiply`` of int32; |v| < 2^30 where the shift is positive."""
+    """``numerics_tflite.multiply`` of int32."""
     raised = v << tirx.Max(-shift, i32(0))
     return divide_by_power(high_mul(raised, multiplier), tirx.Max(shift, i32(0)))
 

@@ -90,7 +90,8 @@ def centred_weights(node: Node, ctx: LowerContext) -> Weights:
 
 def byte_parts(w: Weights) -> list[NDArray[np.int8]]:
     """int8 arrays whose sum is ``w``."""
-    rest, parts = w.astype(np.int16), []
+    rest = w.astype(np.int16)
+    parts: list[NDArray[np.int8]] = []
     while rest.any() or not parts:
         parts.append(np.clip(rest, INT8_MIN, INT8_MAX).astype(np.int8))
         rest = rest - parts[-1]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qcc import numerics
 from qcc.ir.graph import Arrays, Node, TensorType, Types
 from qcc.ops.base import Op
 from qcc.ops.requant import (
@@ -17,11 +18,13 @@ from qcc.ops.requant import (
     emit_requantized,
     finish,
 )
-from qcc.ops.rounding import accumulator_max
 
 if TYPE_CHECKING:
     from qcc.lower.kernel import Call, LowerContext
     from qcc.quantize.convert import Converter
+MAX_DEPTH = numerics.INT32_MAX // (255 * 255)
+"""Longest sum of products of two centred int8 values that cannot leave int32, whatever the data and zero points."""
+
 
 class MatMul(Op):
     """``y = a @ b``; a [..., M, K], b [..., K, N], or [..., N, K] with transpose_b; leading axes broadcast as in NumPy.
@@ -44,9 +47,7 @@ class MatMul(Op):
         self.require(a.dtype == b.dtype, node, f"operands are {a.dtype} and {b.dtype}")
         depth, columns = b.shape[-2:][::-1] if node.attrs["transpose_b"] else b.shape[-2:]
         self.require(a.shape[-1] == depth, node, f"inner extents {a.shape[-1]} and {depth} differ")
-        # Two centred int8 values, whatever the data and zero points, are at most 255 each.
-        longest = accumulator_max(node) // (255 * 255)
-        self.require(depth <= longest, node, f"sums of {depth} products may leave 32 bits (at most {longest})")
+        self.require(depth <= MAX_DEPTH, node, f"sums of {depth} products may leave 32 bits (at most {MAX_DEPTH})")
         try:
             batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
         except ValueError:

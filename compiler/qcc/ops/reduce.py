@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qcc import numerics
 from qcc.ir.graph import Arrays, Node, TensorType, Types
 from qcc.ops.base import Op
 from qcc.ops.requant import (
@@ -17,12 +18,14 @@ from qcc.ops.requant import (
     emit_requantized,
     finish,
 )
-from qcc.ops.rounding import accumulator_max
 from qcc.ops.same_scale import SameScale
 
 if TYPE_CHECKING:
     from qcc.lower.kernel import Call, LowerContext
     from qcc.quantize.convert import Converter
+MAX_COUNT = numerics.INT32_MAX // 255
+"""Most centred int8 values whose sum cannot leave int32."""
+
 
 def infer_reduce(op: Op, node: Node, types: Types) -> TensorType:
     """x's shape without ``axes`` (extent 1 with ``keepdims``); raises ``IllegalNode``."""
@@ -58,8 +61,7 @@ class ReduceSum(Op):
         out = infer_reduce(self, node, types)
         check_requant(self, node, types, out.dtype)
         count = reduced_count(node, types["x"].shape)
-        most = accumulator_max(node) // 255
-        self.require(count <= most, node, f"sums of {count} values may leave 32 bits (at most {most})")
+        self.require(count <= MAX_COUNT, node, f"sums of {count} values may leave 32 bits (at most {MAX_COUNT})")
         return out
 
     def _divisor(self, node: Node, shape: tuple[int, ...]) -> int:

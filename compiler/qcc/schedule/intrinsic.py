@@ -94,9 +94,10 @@ def implement(
 def divide_by_power(v: Any, exponent: Any, lanes: int) -> Any:
     """``expressions.divide_by_power`` of int32 vectors."""
     one, last = T.broadcast(T.int32(1), lanes), T.broadcast(T.int32(31), lanes)
-    away = T.bitwise_and(T.shift_right(v, last), T.broadcast(T.int32(0), lanes) - T.min(exponent, one))
-    half = T.shift_right(T.shift_left(one, exponent), one)
-    return T.shift_right(v + half + away, exponent)
+    mask = T.shift_left(one, exponent) - one
+    threshold = T.shift_right(mask, one) - T.shift_right(v, last)
+    above = T.Cast(f"int32x{lanes}", T.bitwise_and(v, mask) > threshold)
+    return T.shift_right(v, exponent) + above
 
 
 def store_channels(out: Any, v: Any, begin: Any, channels: int) -> None:
