@@ -18,6 +18,7 @@ from qcc.schedule.intrinsic import (
     describe_block,
     divide_by_power,
     implement,
+    modular_sum,
     register_once,
     store_channels,
 )
@@ -146,11 +147,11 @@ def requantize(
             addend = (q[0] << T.int32(fraction)) - q[3] * q[4]
             if fraction:
                 addend = addend + T.int32(1 << (fraction - 1))
-        acc = _lanes(c) + _lanes(bias)
         if shift is None:
+            acc = modular_sum(_lanes(c), _lanes(bias), LANES)
             v = _rounded_twice(acc, _lanes(mult), _lanes(rest[0]), raised) + _all(addend)
         else:
-            v = _multiply(acc, _lanes(mult), shift, addend)
+            v = _multiply(_lanes(c) + _lanes(bias), _lanes(mult), shift, addend)
         if residual:
             r = T.Cast("int32x8", _lanes(rest[0]))
             v = T.shift_right(v + r * _all(q[4]), _all(T.int32(fraction)))

@@ -17,6 +17,7 @@ from qcc.schedule.intrinsic import (
     describe_block,
     divide_by_power,
     implement,
+    modular_sum,
     register_once,
     store_channels,
 )
@@ -155,7 +156,8 @@ def requantize(
 
         def scaled(at: int) -> Any:
             if shift is None:
-                v = _rounded_twice(_lanes(c, at) + _lanes(bias, at), _lanes(mult, at), _lanes(rest[0], at), raised)
+                acc = modular_sum(_lanes(c, at), _lanes(bias, at), LANES)
+                v = _rounded_twice(acc, _lanes(mult, at), _lanes(rest[0], at), raised)
                 return v + T.broadcast(q[0], LANES)
             v = _high_product(_lanes(c, at) + _lanes(bias, at), _lanes(mult, at), wide, shift)
             if residual:

@@ -16,6 +16,9 @@ from qcc.schedule.tiles import divisors
 UNITS = 16
 """Iterations of the parallel loop that are enough."""
 
+SHORT = 16
+"""Shorter loops are unrolled."""
+
 CHUNK = 8192
 """Elements of one iteration at most, where a kernel is a single loop."""
 
@@ -53,8 +56,14 @@ def spread(sch: Any) -> Any:
 
 
 def elementwise(sch: Any, kernel: Kernel, decide: Decide) -> None:
-    """Outer axes in parallel; LLVM vectorizes the innermost."""
-    spread(sch)
+    """Outer axes in parallel; LLVM vectorizes the innermost.
+
+    It gives loops shorter than a vector a masked tail, and LLVM 22 makes a masked, truncating store of one lane a store
+    of 4 bytes: over the next row, which has not been read yet where the kernel works in place.
+    """
+    inner = spread(sch)
+    if int(sch.get(inner).extent) < SHORT:
+        sch.unroll(inner)
 
 
 def reduction(sch: Any, kernel: Kernel, decide: Decide) -> None:
