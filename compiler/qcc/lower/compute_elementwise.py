@@ -63,9 +63,9 @@ def minimum(kernel: Kernel, t: Tensors) -> Any:
 
 @compute
 def lut(kernel: Kernel, t: Tensors) -> Any:
-    """``table[x + 128]``; stored as uint8, x is the index itself. The table has x's rank, its last axis is the one."""
+    """``table[x + 128]``; stored as uint8, x is the index itself."""
     first = expressions.STORED[kernel.view("x").dtype][0]
-    return each(kernel, lambda i: t["table"][(*(0 for _ in i[1:]), wide(t["x"], i) - first)])
+    return each(kernel, lambda i: t["table"][wide(t["x"], i) - first])
 
 
 @compute

@@ -63,21 +63,18 @@ def compare_calls(node: Node, ctx: LowerContext) -> list[Call]:
 
 
 def lookup_calls(node: Node, ctx: LowerContext, x: Placed, table: NDArray[np.int8], y: Placed) -> list[Call]:
-    """``y = table[x + 128]``; x and y may be the same place. A single row is cut where its last whole vector ends."""
-    shape, strides, _ = merge_axes(y[0].shape, [x[0].strides, y[0].strides])
-    entries = stored(table, ctx.storage).reshape((1,) * (len(shape) - 1) + (-1,))
-    whole = shape[0] - shape[0] % ctx.target.vector_bytes
-    cuts = [0, whole, shape[0]] if len(shape) == 1 else [0, shape[0]]
+    """``y = table[x + 128]``; x and y may be the same place. Rows are cut where their last whole vector ends."""
+    (*outer, count), strides, _ = merge_axes(y[0].shape, [x[0].strides, y[0].strides])
     calls = []
-    for begin, end in pairwise(sorted(set(cuts))):
+    for begin, end in pairwise(sorted({0, count - count % ctx.target.vector_bytes, count})):
         call = CallBuilder("lut", node.output)
-        places = [
-            (View((end - begin, *shape[1:]), steps, view.dtype), BufferArg(arg.value, arg.offset + begin * steps[0]))
+        part, target = (
+            (View((*outer, end - begin), steps, view.dtype), BufferArg(arg.value, arg.offset + begin * steps[-1]))
             for steps, (view, arg) in zip(strides, (x, y), strict=True)
-        ]
-        call.read("x", places[0])
-        call.const("table", entries)
-        call.write("y", places[1])
+        )
+        call.read("x", part)
+        call.const("table", stored(table, ctx.storage))
+        call.write("y", target)
         calls.append(call.call())
     return calls
 

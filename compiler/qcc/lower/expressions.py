@@ -10,6 +10,8 @@ from typing import Any
 
 from tvm import tirx
 
+from qcc.numerics import INT32_MAX
+
 STORED = {"int8": (-128, 127), "uint8": (0, 255)}
 """Range of a stored activation by storage dtype."""
 
@@ -63,14 +65,20 @@ def clamp(v: Expr, low: Expr, high: Expr) -> Expr:
     return tirx.Min(tirx.Max(v, low), high)
 
 
-def quotient(dividend: Expr, divisor: Expr, most: int) -> Expr:
-    """``min(dividend // divisor, most)`` of int32 values, not negative and positive; vectors divide float64 only.
+def inverse(divisor: Expr) -> Expr:
+    """``INT32_MAX // divisor`` of a positive int32."""
+    return tirx.truncdiv(i32(INT32_MAX), divisor)
 
-    Exact: a quotient below a whole number is so by 2^-31 at least, far more than float64 rounds below 2^20. The limit is
-    applied to the float, because TVM takes wrong bounds for its conversion to int32 and would drop it there.
+
+def quotient(dividend: Expr, divisor: Expr, inverse: Expr, most: int) -> Expr:
+    """``min(dividend // divisor, most)`` of positive int32 values, by multiplication with ``inverse(divisor)``.
+
+    The product falls short of the quotient by less than (dividend + quotient) / 2^31. Where that is at most 1, the
+    estimate is at most one too low, and the remainder tells.
     """
-    ratio = dividend.astype("float64") / divisor.astype("float64")
-    return tirx.Min(ratio, tirx.const(most, "float64")).astype("int32")
+    estimate = ((dividend.astype("int64") * inverse.astype("int64")) >> i64(31)).astype("int32")
+    whole = estimate + tirx.Select(dividend - estimate * divisor >= divisor, i32(1), i32(0))
+    return tirx.Min(whole, i32(most))
 
 
 def finish(acc: Expr, multiplier: Expr, shift: int | Expr, q: Any) -> Expr:

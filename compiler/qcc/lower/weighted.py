@@ -61,7 +61,7 @@ def as_image(place: Placed) -> Placed | None:
 
 
 def as_images(places: Sequence[Placed]) -> Iterator[list[Placed]]:
-    """Places of one shape [..., C] as [B, H, W, C] with as few axes as strides allow; in parts if those are too many."""
+    """Places of one shape [..., C] as [B, H, W, C] with as few axes as strides allow; in parts if those are more."""
     shape = places[0][0].shape[:-1]
     outer, steps, _ = merge_axes(shape, [view.strides[:-1] for view, _ in places])
     missing = max(0, 3 - len(outer))

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from qcc.lower.kernel import Kernel
-from qcc.schedule import avx2_intrin, tables
+from qcc.schedule import avx2_intrin, products, tables
 from qcc.schedule.decide import Decide
 from qcc.schedule.tiles import divisors, gemm_chunks, nearest_divisor
 
@@ -121,4 +121,5 @@ def _epilogue(kernel: Kernel) -> str:
 
 SCHEDULES: dict[str, Callable[[Any, Kernel, Decide], None]] = {
     "conv_gemm": conv_gemm, "conv_depthwise": conv_depthwise, "lut": partial(tables.lut, 32),
+    "matmul": partial(products.matmul, ACCUMULATORS),
 }  # fmt: skip

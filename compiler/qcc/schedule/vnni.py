@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from qcc.lower.kernel import Kernel
-from qcc.schedule import avx512, tables
+from qcc.schedule import avx512, products, tables
 from qcc.schedule.decide import Decide
 from qcc.schedule.tiles import divisors, gemm_chunks, nearest_divisor, register_tile
 
@@ -95,4 +95,5 @@ def _epilogue(kernel: Kernel, vectors: int) -> str:
 
 SCHEDULES: dict[str, Callable[[Any, Kernel, Decide], None]] = {
     "conv_gemm": conv_gemm, "conv_depthwise": conv_depthwise, "lut": partial(tables.lut, 64),
+    "matmul": partial(products.matmul, ACCUMULATORS),
 }  # fmt: skip
