@@ -47,10 +47,10 @@ def compile(
 ) -> Model:
     """Compile a model into a library for ``target`` and load it.
 
-    ``model``: path or bytes of an ONNX file, an ``onnx.ModelProto``, a ``torch.nn.Module`` (with ``example_inputs``, a
-    tuple of tensors) or ``torch.export.ExportedProgram``, a float ``Graph``, or an integer one. Integer and quantized
-    models need no ``calib``. ``calib``: samples (``quantize.calibrate.Samples``), or the path of a file or folder of
-    them.
+    ``model``: path or bytes of an ONNX or TFLite file, an ``onnx.ModelProto``, a ``torch.nn.Module`` (with
+    ``example_inputs``, a tuple of tensors) or ``torch.export.ExportedProgram``, or a ``Graph``. Quantized models need
+    no ``calib``; one that is integer already keeps its own inputs and outputs whatever ``io`` says. ``calib``: samples
+    (``quantize.calibrate.Samples``), or the path of a file or folder of them.
     ``out``: the artifact's folder; without it the artifact lives as long as the returned model. ``io``: "float", or
     "int8" for inputs and outputs in the model's own quantization. ``method``: how ranges are chosen
     (``quantize.observers.METHODS``). ``jobs``: processes that build kernels. ``dump_ir``: a folder for the graph after
@@ -94,15 +94,18 @@ def stages(
     progress: bool | None = None, remarks: list[str] | None = None, example_inputs: Any = None,
 ) -> Iterator[tuple[str, Graph]]:
     """The graph after each of ``STAGES``, verified; an integer graph is passed through."""
-    if isinstance(model, Graph) and any(t.dtype == "int8" for t in model.types.values()):
-        verify(model)
-        yield STAGES[-1], model
-        return
+    from qcc.passes import FUSE_INTEGER, simplify
+
     graph = _import(model, name, example_inputs)
     verify(graph)
-    yield "import", graph
-
-    from qcc.passes import simplify
+    if graph is not model or not is_integer(graph):
+        yield "import", graph
+    if is_integer(graph):
+        for rewrite in FUSE_INTEGER:
+            graph = rewrite(graph)
+        verify(graph)
+        yield STAGES[-1], graph
+        return
 
     graph = simplify(graph)
     verify(graph)
@@ -159,13 +162,25 @@ def lower(graph: Graph, layout: Layout) -> list[Call]:
     return [call for node in computed for call in OPS[node.op].kernels(node, layout)]
 
 
+def is_integer(graph: Graph) -> bool:
+    """Whether a graph is an integer program already."""
+    return any(t.dtype == "int8" for t in graph.types.values())
+
+
 def _import(model: Any, name: str | None, example_inputs: Any) -> Graph:
+    """The graph of a model by the front end that its contents call for."""
     if isinstance(model, Graph):
         return model
+    from qcc.frontend.detect import is_tflite
+
     if _is_torch(model):
         from qcc.frontend import torch
 
         graph = torch.load(model, example_inputs, name)
+    elif is_tflite(model):
+        from qcc.frontend import tflite
+
+        graph = tflite.load(model, name)
     else:
         from qcc.frontend import onnx
 
