@@ -44,9 +44,13 @@ class Model:
             {e["name"]: TensorType(tuple(e["shape"]), e["dtype"]) for e in self.manifest[kind]}
             for kind in ("inputs", "outputs")
         )
-        _check_machine(folder, self.manifest["target"])
+        self._attach()
+
+    def _attach(self) -> None:
+        """Load the library; raises ArtifactError if this machine cannot run it."""
+        check_machine(self.folder, self.manifest["target"])
         prefix = self.manifest["prefix"]
-        self._library = _open(folder, f"lib{prefix}.so")
+        self._library = _open(self.folder, f"lib{prefix}.so")
         self._run, self._threads, self._hook, self._arena = (
             self._library[f"{prefix}_{name}"] for name in ("run", "set_threads", "set_hook", "arena")
         )
@@ -110,7 +114,7 @@ class Model:
         def keep(_: int | None, step: int) -> None:
             layer = layers[step]
             if layer["place"] is not None:
-                found[layer["name"]] = _read(memory, layer)
+                found[layer["name"]] = read_layer(memory, layer)
 
         with self._hooked(keep):
             self.run(inputs)
@@ -172,7 +176,17 @@ class Model:
 
 
 def load(folder: str | Path) -> Model:
-    """The compiled model in a folder. Raises ArtifactError if there is none, or if this machine cannot run it."""
+    """The compiled model in a folder; one for another machine is run by its target's ``[run] command``.
+
+    Raises ArtifactError if there is no model, or if this machine cannot run it and the target has no command.
+    """
+    from qcc.target import missing_here
+
+    target = read_manifest(Path(folder))["target"]
+    if target.get("run") and missing_here(target["arch"], target["requires"]):
+        from qcc.remote import RemoteModel
+
+        return RemoteModel(Path(folder))
     return Model(Path(folder))
 
 
@@ -205,7 +219,7 @@ def _open(folder: Path, name: str) -> ctypes.CDLL:
             raise ArtifactError(what, where=str(folder), hint=_RECOMPILE) from error
 
 
-def _check_machine(folder: Path, target: Mapping[str, Any]) -> None:
+def check_machine(folder: Path, target: Mapping[str, Any]) -> None:
     """Refuse code that would end in an illegal instruction."""
     from qcc.target import missing_here
 
@@ -233,7 +247,7 @@ def _checked(name: str, value: Any, t: TensorType) -> NDArray[Any]:
     return np.ascontiguousarray(array)
 
 
-def _read(memory: NDArray[np.uint8], layer: Mapping[str, Any]) -> NDArray[Any]:
+def read_layer(memory: NDArray[np.uint8], layer: Mapping[str, Any]) -> NDArray[Any]:
     """A copy of a layer's result in the arena."""
     place = layer["place"]
     dtype = np.dtype(place["dtype"])

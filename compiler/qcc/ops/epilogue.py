@@ -116,7 +116,13 @@ def quantize_weighted(node: Node, convert: Converter, attrs: dict[str, Any], axi
     weight = convert.constant(node.inputs["w"]).astype(np.float64)
     channels = weight.shape[0]
     bias = convert.constant(node.inputs["b"]).astype(np.float64) if "b" in node.inputs else np.zeros(channels)
-    scales = convert.weight_scales(node, weight)
+    wanted, given = convert.weight_scales(node, weight), convert.given_scales(node)
+    if given is not None:
+        peak = np.abs(weight).reshape(channels, -1).max(axis=1, initial=0.0)
+        rounded = int((np.rint(peak / given) > numerics.WEIGHT_MAX).sum())
+        if rounded:
+            convert.remark(node, f"the given weights of {rounded} channels leave [-127, 127] and were rounded to fit")
+    scales = wanted
     for _ in range(40):
         params = QParams(tuple(float(s) for s in scales), 0, 0)
         q_weight = numerics.quantize(weight, params)
@@ -129,7 +135,7 @@ def quantize_weighted(node: Node, convert: Converter, attrs: dict[str, Any], axi
         scales = np.where(failed, scales * 2, scales)
     else:
         raise OverflowError(f"{node.output}: no weight scale keeps the accumulators within int32")
-    widened = int((scales != convert.weight_scales(node, weight)).sum())
+    widened = int((scales != wanted).sum())
     if widened:
         convert.remark(node, f"weight scale of {widened} channels widened to keep accumulators within 32 bits")
 
