@@ -48,7 +48,7 @@ def compile_command(
     model: Path, target: str, calib: Path | None, output: Path | None, name: str | None, io: Literal["float", "int8"],
     jobs: int | None, dump_ir: Path | None, stop_after: str | None,
 ) -> None:  # fmt: skip
-    """Compile an ONNX MODEL into a library, its header, and a manifest."""
+    """Compile an ONNX or TFLite MODEL into a library, its header, and a manifest."""
     from qcc import pipeline, report
     from qcc.ir.text import show
 

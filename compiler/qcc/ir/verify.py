@@ -86,7 +86,7 @@ def _values(graph: Graph) -> Iterator[str]:
         scales = q.scale if isinstance(q.scale, tuple) else (q.scale,)
         if not all(math.isfinite(s) and s > 0 for s in scales):
             yield f"{value}: scales must be positive and finite"
-        low, high = ZERO_POINTS[kind.dtype]
+        low, high = ZERO_POINTS.get(kind.dtype, ZERO_POINTS["int8"])
         if not low <= q.zero_point <= high:
             yield f"{value}: zero point {q.zero_point} leaves {kind.dtype}"
         if (q.axis is None) == isinstance(q.scale, tuple):
