@@ -62,6 +62,25 @@ def compile_command(
 
 
 @main.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--format", "kind", type=click.Choice(["qdq"]), required=True,
+              help="qdq: ONNX with QuantizeLinear and DequantizeLinear.")
+@click.option("--calib", type=click.Path(path_type=Path), help="Samples: .npz, .npy, or a folder of those.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The file to write.")
+def export(model: Path, kind: str, calib: Path | None, output: Path) -> None:
+    """Write the quantized MODEL for other tools."""
+    from qcc import pipeline
+    from qcc.errors import ArtifactError
+
+    data = pipeline.export(model, calib=calib).SerializeToString()
+    try:
+        output.write_bytes(data)
+    except OSError as error:
+        raise ArtifactError(f"the model cannot be written ({error.strerror})", where=str(output)) from error
+    click.echo(f"{output}: {len(data)} bytes, {kind}")
+
+
+@main.command()
 @FOLDER
 @click.option("--input", "source", type=click.Path(path_type=Path), required=True, help=INPUT_HELP)
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="The .npz file to write.")
