@@ -66,7 +66,8 @@ class Case:
 def run_qcc(case: Case, threads: int) -> Runner:
     import qcc
 
-    model, x = qcc.load(case.artifact, threads=threads), case.samples(1)
+    model, x = qcc.load(case.artifact), case.samples(1)
+    model.set_threads(threads)
     return lambda: model(x)
 
 

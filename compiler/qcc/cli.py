@@ -49,7 +49,7 @@ def compile_command(
     model: Path, target: str, calib: Path | None, output: Path | None, name: str | None, io: Literal["float", "int8"],
     jobs: int | None, dump_ir: Path | None, host: str | None, stop_after: str | None,
 ) -> None:  # fmt: skip
-    """Compile an ONNX MODEL into a library, its header, and a manifest."""
+    """Compile an ONNX or TFLite MODEL into a library, its header, and a manifest."""
     from qcc import pipeline, report
     from qcc.ir.text import show
 
@@ -61,6 +61,25 @@ def compile_command(
     made = pipeline.compile(model, target=target, calib=calib, out=folder, name=name, io=io, jobs=jobs, dump_ir=dump_ir,
                             host=host)
     report.summary(made.manifest, folder)
+
+
+@main.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--format", "kind", type=click.Choice(["qdq"]), required=True,
+              help="qdq: ONNX with QuantizeLinear and DequantizeLinear.")
+@click.option("--calib", type=click.Path(path_type=Path), help="Samples: .npz, .npy, or a folder of those.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The file to write.")
+def export(model: Path, kind: str, calib: Path | None, output: Path) -> None:
+    """Write the quantized MODEL for other tools."""
+    from qcc import pipeline
+    from qcc.errors import ArtifactError
+
+    data = pipeline.export(model, calib=calib).SerializeToString()
+    try:
+        output.write_bytes(data)
+    except OSError as error:
+        raise ArtifactError(f"the model cannot be written ({error.strerror})", where=str(output)) from error
+    click.echo(f"{output}: {len(data)} bytes, {kind}")
 
 
 @main.command()

@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 import shutil
+import sys
 import tempfile
 import weakref
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ from qcc.ir.verify import verify
 from qcc.target import Target
 
 if TYPE_CHECKING:
+    import onnx
+
     from qcc.lower.build import Built
     from qcc.lower.kernel import Call
     from qcc.npu.artifact import NpuModel
@@ -43,12 +46,14 @@ def compile(
     model: Any, *, target: str | Path | Target | Description = "host", calib: Any = None,
     out: str | Path | None = None, name: str | None = None, io: Io = "float", method: str = "mse",
     jobs: int | None = None, dump_ir: str | Path | None = None, progress: bool | None = None,
-    host: str | Path | Target | None = None,
+    example_inputs: Any = None, host: str | Path | Target | None = None,
 ) -> Model | NpuModel:
-    """Compile a float model into a library for ``target``, or into an accelerator's program, and load it.
+    """Compile a model into a library for ``target``, or into an accelerator's program, and load it.
 
-    ``model``: path or bytes of an ONNX file, an ``onnx.ModelProto``, a float ``Graph``, or an integer one (which needs
-    no ``calib``). ``calib``: samples (``quantize.calibrate.Samples``), or the path of a file or folder of them.
+    ``model``: path or bytes of an ONNX or TFLite file, an ``onnx.ModelProto``, a ``torch.nn.Module`` (with
+    ``example_inputs``, a tuple of tensors) or ``torch.export.ExportedProgram``, or a ``Graph``. Quantized models need
+    no ``calib``; one that is integer already keeps its own inputs and outputs whatever ``io`` says. ``calib``: samples
+    (``quantize.calibrate.Samples``), or the path of a file or folder of them.
     ``out``: the artifact's folder; without it the artifact lives as long as the returned model. ``io``: "float", or
     "int8" for inputs and outputs in the model's own quantization. ``method``: how ranges are chosen
     (``quantize.observers.METHODS``). ``jobs``: processes that build kernels. ``dump_ir``: a folder for the graph after
@@ -63,7 +68,9 @@ def compile(
         check_output(Path(out))
     remarks: list[str] = []
     graph = Graph("")
-    for stage, graph in stages(model, calib=calib, name=name, io=io, method=method, progress=progress, remarks=remarks):
+    found = stages(model, calib=calib, name=name, io=io, method=method, progress=progress, remarks=remarks,
+                   example_inputs=example_inputs)
+    for stage, graph in found:
         if dump_ir is not None:
             _dump(graph, stage, Path(dump_ir))
 
@@ -95,42 +102,58 @@ def load_target(target: str | Path | Target | Description) -> Target | Descripti
     return Description.load(target) if is_npu(target) else Target.load(target)
 
 
-def quantize(model: Any, *, calib: Any = None, name: str | None = None, io: Io = "float", method: str = "mse") -> Graph:
+def quantize(
+    model: Any, *, calib: Any = None, name: str | None = None, io: Io = "float", method: str = "mse",
+    example_inputs: Any = None,
+) -> Graph:
     """The integer program of a model; parameters as for ``compile``. It is the same for every target."""
-    *_, (_, graph) = stages(model, calib=calib, name=name, io=io, method=method)
+    *_, (_, graph) = stages(model, calib=calib, name=name, io=io, method=method, example_inputs=example_inputs)
     return graph
 
 
 def stages(
     model: Any, *, calib: Any = None, name: str | None = None, io: Io = "float", method: str = "mse",
-    progress: bool | None = None, remarks: list[str] | None = None,
+    progress: bool | None = None, remarks: list[str] | None = None, example_inputs: Any = None,
 ) -> Iterator[tuple[str, Graph]]:
     """The graph after each of ``STAGES``, verified; an integer graph is passed through."""
-    if isinstance(model, Graph) and any(t.dtype == "int8" for t in model.types.values()):
-        verify(model)
-        yield STAGES[-1], model
-        return
-    graph = _import(model, name)
+    from qcc.passes import FUSE_INTEGER, simplify
+
+    graph = _import(model, name, example_inputs)
     verify(graph)
-    yield "import", graph
+    if graph is not model or not is_integer(graph):
+        yield "import", graph
+    if is_integer(graph):
+        for rewrite in FUSE_INTEGER:
+            graph = rewrite(graph)
+        verify(graph)
+        yield STAGES[-1], graph
+        return
 
-    from qcc.passes import SIMPLIFY
-
-    for rewrite in SIMPLIFY:
-        graph = rewrite(graph)
+    graph = simplify(graph)
     verify(graph)
     yield "simplify", graph
 
     from qcc.quantize.assign import assign
     from qcc.quantize.convert import convert
 
-    if calib is None:
-        raise CalibrationError("a float model needs calibration samples", hint="give some with --calib (or calib=…)")
-    measured = _calibrate(graph, calib, method, progress)
+    measured = _measure(graph, calib, method, progress)
     params, graph = assign(graph, measured.ranges, remarks)
     graph = convert(graph, params, io, measured.means, remarks)
     verify(graph)
     yield "quantize", graph
+
+
+def export(
+    model: Any, *, calib: Any = None, name: str | None = None, method: str = "mse", example_inputs: Any = None
+) -> onnx.ModelProto:
+    """The quantized model as QDQ ONNX; parameters as for ``compile``. Compiling the result gives the same program."""
+    from qcc.ir.to_qdq import to_qdq
+    from qcc.quantize.assign import assign
+
+    graph = next(g for stage, g in stages(model, name=name, example_inputs=example_inputs) if stage == "simplify")
+    measured = _measure(graph, calib, method, None)
+    params, graph = assign(graph, measured.ranges)
+    return to_qdq(graph, params, measured.means)
 
 
 def build(
@@ -142,6 +165,7 @@ def build(
     from qcc.emit.package import Package
     from qcc.plan.arena import plan_arena
     from qcc.plan.layout import plan_layout
+    from qcc.remote import RemoteModel
     from qcc.runtime import Model
 
     layout = plan_layout(graph, target)
@@ -149,7 +173,7 @@ def build(
     built = _build(calls, target, jobs, progress)
     package = Package(graph.name, graph, layout, plan_arena(layout), calls, built, target, tuple(remarks or ()))
     emit_library(package, folder)
-    return Model(folder)
+    return RemoteModel(folder) if target.missing() else Model(folder)
 
 
 def lower(graph: Graph, layout: Layout) -> list[Call]:
@@ -160,14 +184,48 @@ def lower(graph: Graph, layout: Layout) -> list[Call]:
     return [call for node in computed for call in OPS[node.op].kernels(node, layout)]
 
 
-def _import(model: Any, name: str | None) -> Graph:
+def is_integer(graph: Graph) -> bool:
+    """Whether a graph is an integer program already."""
+    return any(t.dtype == "int8" for t in graph.types.values())
+
+
+def _import(model: Any, name: str | None, example_inputs: Any) -> Graph:
+    """The graph of a model by the front end that its contents call for."""
     if isinstance(model, Graph):
         return model
-    from qcc.frontend import onnx
+    from qcc.frontend.detect import is_tflite
 
-    graph = onnx.load(model, name)
+    if _is_torch(model):
+        from qcc.frontend import torch
+
+        graph = torch.load(model, example_inputs, name)
+    elif is_tflite(model):
+        from qcc.frontend import tflite
+
+        graph = tflite.load(model, name)
+    else:
+        from qcc.frontend import onnx
+
+        graph = onnx.load(model, name)
     graph.name = re.sub(r"\W+", "_", name or graph.name).strip("_") or "model"
     return graph
+
+
+def _is_torch(model: Any) -> bool:
+    """Whether it is a module or an exported program; PyTorch is imported by then, or it is neither."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(model, torch.nn.Module | torch.export.ExportedProgram)
+
+
+def _measure(graph: Graph, calib: Any, method: str, progress: bool | None) -> Calibration:
+    """Ranges from the samples; without any where the model itself is quantized."""
+    from qcc.quantize.calibrate import Calibration
+
+    if calib is not None:
+        return _calibrate(graph, calib, method, progress)
+    if any(node.op == "fake_quant" for node in graph.nodes):
+        return Calibration({}, {})
+    raise CalibrationError("a float model needs calibration samples", hint="give some with --calib (or calib=…)")
 
 
 def _calibrate(graph: Graph, calib: Any, method: str, progress: bool | None) -> Calibration:
@@ -212,8 +270,6 @@ def _build(calls: list[Call], target: Target, jobs: int | None, progress: bool |
 @contextmanager
 def _bar(title: str, shown: bool | None) -> Iterator[Any]:
     """A function (done, total) that moves a bar on stderr, or None where none is shown."""
-    import sys
-
     if not (sys.stderr.isatty() if shown is None else shown):
         yield None
         return

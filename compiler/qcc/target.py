@@ -31,11 +31,25 @@ class LlvmTarget(_Table):
 
 
 class Link(_Table):
-    """How objects and the C entry become a library: the first program of ``cc`` that exists, called with ``flags``."""
+    """How objects and the C entry become a library: the first program of ``cc`` that exists, called with ``flags``.
+
+    With ``binutils``, the prefix of ``ar`` and ``objcopy``, there is a static library too.
+    """
 
     cc: list[str] = Field(min_length=1)
     flags: list[str] = []
     threads: bool = False
+    binutils: str | None = None
+
+
+class Run(_Table):
+    """How a program for the target is started from a machine that cannot run it itself.
+
+    ``command``: words, in which ``{runner}`` stands for the program's path: an emulator, or a user's own script over
+    ssh or adb, which copies the program to its board and connects standard input and output. Empty: not at all.
+    """
+
+    command: list[str] = []
 
 
 class Target(_Table):
@@ -47,7 +61,7 @@ class Target(_Table):
     """As ``platform.machine()`` says it."""
     requires: list[str]
     """CPU flags as in /proc/cpuinfo, all of which the machine must have."""
-    family: Literal["vnni", "avx2"]
+    family: Literal["vnni", "avx2", "neon"]
     """The module of schedules in ``qcc.schedule``."""
     storage: Literal["uint8", "int8"]
     """How int8 activations are kept in memory: as they are, or as q + 128."""
@@ -57,11 +71,14 @@ class Target(_Table):
     """Products that one instruction adds into an int32 lane."""
     accumulators: int = Field(ge=1, le=256)
     """Vectors of sums that a register tile may hold: the registers, less those for operands."""
+    requant_shift: Literal[31, 32]
+    """The shift with which requantization is cheapest; multipliers are scaled to it where that is exact."""
     vector_bytes: int = Field(ge=1, le=256)
     alignment: int = Field(ge=1, le=4096)
     """Bytes to which buffers and packed weights are aligned."""
     llvm: LlvmTarget
     link: Link
+    run: Run = Run()
 
     @staticmethod
     def load(name: str | Path) -> Target:
@@ -79,7 +96,7 @@ class Target(_Table):
 
     def codegen_key(self) -> dict[str, Any]:
         """Everything that object code depends on, for the cache: JSON values."""
-        return self.model_dump(exclude={"name", "description", "arch", "requires", "link"})
+        return self.model_dump(exclude={"name", "description", "arch", "requires", "link", "run"})
 
     def missing(self) -> list[str]:
         """What this machine lacks to run code for the target."""

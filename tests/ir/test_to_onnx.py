@@ -50,6 +50,16 @@ def image(b: Builder, x: str) -> str:
     return b("max_pool", x=x, dilation=(1, 1), **{**POOL, "kernel": (1, 1), "stride": (1, 1)})
 
 
+def test_pools_with_pads_as_large_as_the_kernel() -> None:
+    """Rounding a pool's extents up gives such pads."""
+    b = Builder(x=(2, 6, 5, 4))
+    wide = {"kernel": (2, 2), "stride": (3, 3), "pad": (1, 0, 2, 2)}
+    b("max_pool", x="x", dilation=(1, 1), **wide)
+    b("max_pool", x="x", dilation=(2, 2), **{**wide, "pad": (2, 2, 2, 2), "stride": (1, 1)})
+    b("avg_pool", x="x", count_include_pad=False, **wide)
+    check(b.done(b("avg_pool", x="x", count_include_pad=True, **{**wide, "stride": (1, 1)})))
+
+
 @pytest.mark.parametrize("first", [False, True], ids=["written", "nchw"])
 def test_every_op(first: bool) -> None:
     b = Builder(x=(2, 6, 5, 4), v=(3, 4))
@@ -97,11 +107,12 @@ def test_every_op(first: bool) -> None:
         b.clip(b("transpose", x=x, perm=perm))
     b("transpose", x="v", perm=(1, 0))
     b("resize_bilinear", x=x, rows=((0, 2, 4), (1, 3, 5), (0, 1024, 2048)), cols=((0, 4), (1, 4), (300, 0)))
+    b("fake_quant", x=x, scale=0.03, zero_point=-7)
     b("pointwise", x=x, expr="x")
     b("pointwise", x=x, expr=2.5)
     b("pointwise", x=x, expr=("add", 1.0, ("exp", 0.5)))
     graph = b.done(b.graph.nodes[-1].output)
-    float_only = {n for n, op in OPS.items() if n not in ("lut", "quantize", "dequantize")}
+    float_only = {n for n, op in OPS.items() if n not in ("lut", "quantize", "dequantize", "recentre")}
     assert {n.op for n in graph.nodes} | {"pointwise"} == float_only == set(WRITERS)
     check(graph)
 

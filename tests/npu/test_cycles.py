@@ -99,7 +99,8 @@ def test_hardware_parameters_change_the_outcome() -> None:
     graph = gemm(200, 96, 300)
     base = timeline(graph, d).total
     slower = ({"dram.mb_per_s": 50.0}, {"vector.lanes": 1}, {"array.columns": 4},
-              {"memory.weight.bytes_per_cycle": 0.5}, {"memory.weight.bytes": 512}, {"fetch.bytes_per_cycle": 0.05}, {"dram.latency_cycles": 5000})
+              {"memory.weight.bytes_per_cycle": 0.5}, {"memory.weight.bytes": 512}, {"fetch.bytes_per_cycle": 0.05},
+              {"dram.latency_cycles": 5000})
     for change in slower:
         assert timeline(graph, d.vary(change)).total > base, change
     assert timeline(graph, d.vary({"dram.mb_per_s": 5000.0, "cache.bytes": 65536})).total < base

@@ -19,7 +19,9 @@ from onnx import TensorProto, helper, numpy_helper
 from qcc import numerics
 from qcc.errors import QccError
 from qcc.ir.graph import Graph, Node
+from qcc.numerics import QParams
 from qcc.ops.pointwise import FUNCTIONS, Expr, evaluate
+from qcc.ops.pool import taps_inside
 
 OPSET = 18
 IR_VERSION = 8
@@ -28,6 +30,7 @@ IR_VERSION = 8
 TO_NCHW, TO_NHWC = (0, 3, 1, 2), (0, 2, 3, 1)
 ELEMENT = {"float32": TensorProto.FLOAT, "int32": TensorProto.INT32}
 BINARY = {"add": "Add", "sub": "Sub", "mul": "Mul", "maximum": "Max", "minimum": "Min"}
+POOL = {"max_pool": "MaxPool", "avg_pool": "AveragePool"}
 REDUCE = {"reduce_mean": "ReduceMean", "reduce_sum": "ReduceSum", "reduce_max": "ReduceMax"}
 FUNCTION = {
     "add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "max": "Max", "min": "Min", "neg": "Neg", "abs": "Abs",
@@ -80,8 +83,8 @@ class _Export:
         """Name of a value in an order; emits what it takes."""
         if (value, nchw) not in self.names:
             if value in self.graph.constants:
-                array = self.graph.constants[value]
-                self.names[value, nchw] = self.constant(_permuted_array(array, TO_NCHW) if nchw else array)
+                array, given = self.graph.constants[value], self.graph.types[value].qparams
+                self.names[value, nchw] = self.given(_permuted_array(array, TO_NCHW) if nchw else array, given)
             else:
                 source, perm = self.names[value, not nchw], TO_NCHW if nchw else TO_NHWC
                 self.emit("Transpose", [source], self.define(value, nchw), perm=perm)
@@ -103,8 +106,24 @@ class _Export:
     def constant(self, array: Any) -> str:
         """Name of a new initializer."""
         name = self.fresh(f"c{len(self.initializers)}")
-        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        self.initializers.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
         return name
+
+    def given(self, array: Any, q: QParams | None) -> str:
+        """Name of a constant; one with given parameters is stored as integers (a bias as int32) and dequantized."""
+        if q is None:
+            return self.constant(array)
+        scale: Any = np.asarray(q.scale, np.float32)
+        wide = np.asarray(q.scale) if q.axis is None else np.reshape(q.scale, [-1 if i == q.axis else 1
+                                                                             for i in range(array.ndim)])
+        levels = np.rint(array / wide) + q.zero_point
+        bias = q.axis is not None and array.ndim == 1
+        fits = not bias and levels.min(initial=0) >= numerics.INT8_MIN and levels.max(initial=0) <= numerics.INT8_MAX
+        stored = levels.astype(np.int8 if fits else np.int32)
+        zeros = np.full(scale.shape, q.zero_point, stored.dtype)
+        inputs = [self.constant(item) for item in (stored, scale, *([] if bias else [zeros]))]
+        axis = {} if q.axis is None else {"axis": q.axis}
+        return self.emit("DequantizeLinear", inputs, None, **axis)
 
     def emit(self, op: str, inputs: Sequence[str], output: str | None = None, **attributes: Any) -> str:
         """Append a node; an output without a name gets a fresh one."""
@@ -170,7 +189,8 @@ def _axis(axis: int, nchw: bool) -> int:
 
 
 def _dense(e: _Export, node: Node) -> None:
-    product = "MatMul", [e.get(node.inputs["x"]), e.constant(e.graph.constants[node.inputs["w"]].T)]
+    w, q = e.graph.constants[node.inputs["w"]].T, e.graph.types[node.inputs["w"]].qparams
+    product = "MatMul", [e.get(node.inputs["x"]), e.given(w, q and QParams(q.scale, 0, 1))]
     _epilogue(e, node, False, *product)
 
 
@@ -185,15 +205,23 @@ def _epilogue(e: _Export, node: Node, nchw: bool, op: str, inputs: list[str], **
 
 def _convolution(e: _Export, node: Node) -> None:
     a, w = node.attrs, e.graph.constants[node.inputs["w"]]
+    q = e.graph.types[node.inputs["w"]].qparams
     geometry = {"kernel_shape": w.shape[1:3], "strides": a["stride"], "pads": a["pad"], "dilations": a["dilation"],
                 "group": a["groups"]}
     if node.op == "conv2d":
         op, taps = "Conv", w.transpose(TO_NCHW)
     else:
         groups = w.reshape(a["groups"], -1, *w.shape[1:]).transpose(0, 4, 1, 2, 3)
+        q = q and _shared(q, a["groups"])
         op, taps, geometry["output_padding"] = "ConvTranspose", groups.reshape(-1, *groups.shape[2:]), a["output_pad"]
     bias = [e.get(node.inputs["b"])] if "b" in node.inputs else []
-    _epilogue(e, node, True, op, [e.get(node.inputs["x"], nchw=True), e.constant(taps), *bias], **geometry)
+    _epilogue(e, node, True, op, [e.get(node.inputs["x"], nchw=True), e.given(taps, q), *bias], **geometry)
+
+
+def _shared(q: QParams, groups: int) -> QParams | None:
+    """Scales along axis 1 of ONNX's transposed convolution, whose groups must share them; None if they do not."""
+    each = np.reshape(q.scale, (groups, -1))
+    return QParams(tuple(each[0].tolist()), 0, 1) if (each == each[0]).all() else None
 
 
 def _matmul(e: _Export, node: Node) -> None:
@@ -231,6 +259,16 @@ def _pointwise(e: _Export, node: Node) -> None:
         e.expression(expr, x, e.define(node.output, nchw))
 
 
+def _fake_quant(e: _Export, node: Node) -> None:
+    nchw, parameters = e.order(node), [e.constant(np.float32(node.attrs["scale"])), e.constant(_zero(node))]
+    q = e.emit("QuantizeLinear", [e.get(node.inputs["x"], nchw), *parameters])
+    e.write(node, nchw, "DequantizeLinear", [q, *parameters])
+
+
+def _zero(node: Node) -> NDArray[np.int8]:
+    return np.asarray(node.attrs["zero_point"], np.int8)
+
+
 def _depends(expr: Expr) -> bool:
     """The variable occurs in the expression."""
     if isinstance(expr, tuple):
@@ -250,13 +288,25 @@ def _softmax(e: _Export, node: Node) -> None:
 
 
 def _pool(e: _Export, node: Node) -> None:
-    a = node.attrs
-    windows = {"kernel_shape": a["kernel"], "strides": a["stride"], "pads": a["pad"]}
-    x = [e.get(node.inputs["x"], nchw=True)]
-    if node.op == "max_pool":
-        e.write(node, True, "MaxPool", x, dilations=a["dilation"], **windows)
+    a, x, op = node.attrs, e.get(node.inputs["x"], nchw=True), POOL[node.op]
+    pads, attributes = a["pad"], {"kernel_shape": a["kernel"], "strides": a["stride"]}
+    if op == "MaxPool":
+        attributes["dilations"] = a["dilation"]
     else:
-        e.write(node, True, "AveragePool", x, count_include_pad=int(a["count_include_pad"]), **windows)
+        attributes["count_include_pad"] = int(a["count_include_pad"])
+    if all(p < k for p, k in zip(pads, a["kernel"] * 2, strict=True)):
+        e.write(node, True, op, [x], pads=pads, **attributes)
+        return
+    # ONNX wants pads smaller than the kernel. ONNX Runtime fuses a Pad with zeros into a pool, and then refuses it.
+    if op == "MaxPool":
+        around = e.constant(np.array([0, 0, *pads[:2], 0, 0, *pads[2:]], np.int64))
+        e.write(node, True, op, [e.emit("Pad", [x, around, e.constant(np.float32(-np.inf))])], **attributes)
+        return
+    shape = e.graph.types[node.inputs["x"]].shape
+    ones = e.constant(np.ones((shape[3], 1, *a["kernel"]), np.float32))
+    sums = e.emit("Conv", [x, ones], group=shape[3], pads=pads, strides=a["stride"])
+    counts = np.full(1, math.prod(a["kernel"])) if a["count_include_pad"] else taps_inside(node, shape)
+    e.write(node, True, "Div", [sums, e.constant(counts.astype(np.float32))])
 
 
 def _reduce(e: _Export, node: Node) -> None:
@@ -334,12 +384,13 @@ WRITERS: dict[str, Callable[[_Export, Node], None]] = {
     **dict.fromkeys(("conv2d", "conv_transpose2d"), _convolution),
     **dict.fromkeys(BINARY, _binary),
     **dict.fromkeys((*REDUCE, "argmax"), _reduce),
-    **dict.fromkeys(("max_pool", "avg_pool"), _pool),
+    **dict.fromkeys(POOL, _pool),
     **dict.fromkeys(("slice", "pad", "take", "expand"), _move),
     "dense": _dense,
     "matmul": _matmul,
     "batch_norm": _batch_norm,
     "pointwise": _pointwise,
+    "fake_quant": _fake_quant,
     "prelu": _prelu,
     "softmax": _softmax,
     "concat": _concat,

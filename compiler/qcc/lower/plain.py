@@ -37,6 +37,8 @@ def plain_function(func: Any, symbol: str, target: Any) -> tuple[Any, int]:
         return tirx.For(loop.loop_var, begin, end - begin, tirx.ForKind.SERIAL, loop.body)
 
     body = tvm_ffi.structural_map(lowered.body, (tirx.For, bound))
+    if not extents:  # a parallel loop of one iteration was dropped
+        body, extents = tirx.For(tirx.Var("once", "int32"), begin, end - begin, tirx.ForKind.SERIAL, body), [1]
     assert len(extents) == 1, f"a schedule marks exactly one loop parallel, not {len(extents)}"
     pointers, declarations = [], []
     for buffer in lowered.params:

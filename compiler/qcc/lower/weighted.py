@@ -6,6 +6,7 @@ bytes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -13,15 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcc.ir.graph import Node
-from qcc.lower.elementwise import lut_call
+from qcc.lower.elementwise import lookup_calls
 from qcc.lower.kernel import BufferArg, Call, CallBuilder, LowerContext, View
-from qcc.lower.views import Placed
-from qcc.numerics import INT32_MAX
-from qcc.schedule.tiles import split_pixels
+from qcc.lower.views import Placed, merge_axes
+from qcc.numerics import INT8_MAX, INT8_MIN, INT16_MAX, INT32_MAX, accumulator_bound
+from qcc.ops.rounding import follows_tflite
+from qcc.schedule.tiles import depthwise_packing, gemm_parts
 
 Int = TypeVar("Int", np.int8, np.int32)
-HIGH_WORD = 32
-"""With this shift the result is the high word of the product: no shift at all in vectors."""
+Weights = NDArray[np.int8] | NDArray[np.int16]
+"""int8, or int16 where TFLite's weights less their zero point leave int8."""
 
 
 @dataclass(frozen=True)
@@ -56,17 +58,42 @@ def as_image(place: Placed) -> Placed | None:
     return View((1, 1, pixels, channels), (pixels * step, pixels * step, step, view.strides[-1]), view.dtype), arg
 
 
-def evenly(place: Placed) -> Placed:
-    """``as_image`` of a value that is no image: it has no halo, so its rows are evenly spaced."""
-    image = as_image(place)
-    assert image is not None, "rows of a value that is not an image"
-    return image
+def as_images(places: Sequence[Placed]) -> Iterator[list[Placed]]:
+    """Places of one shape [..., C] as [B, H, W, C] with as few axes as strides allow; in parts if those are more."""
+    shape = places[0][0].shape[:-1]
+    outer, steps, _ = merge_axes(shape, [view.strides[:-1] for view, _ in places])
+    missing = max(0, 3 - len(outer))
+    for index in np.ndindex(outer[:-3]):
+        part = []
+        for (view, arg), strides in zip(places, steps, strict=True):
+            offset = arg.offset + sum(i * s for i, s in zip(index, strides, strict=False))
+            gaps = (0,) * missing + (*strides[len(index) :], view.strides[-1])
+            extents = (1,) * missing + (*outer[len(index) :], view.shape[-1])
+            part.append((View(extents, gaps, view.dtype), BufferArg(arg.value, offset)))
+        yield part
 
 
 def pad_to(array: NDArray[Int], axis: int, multiple: int) -> NDArray[Int]:
     """Zeros appended along ``axis`` up to a multiple."""
     missing = -array.shape[axis] % multiple
     return np.pad(array, [(0, missing if i == axis else 0) for i in range(array.ndim)])
+
+
+def centred_weights(node: Node, ctx: LowerContext) -> Weights:
+    """Weights less their zero point, which only TFLite's first scheme has."""
+    w: NDArray[np.int8] = ctx.constant(node.inputs["w"])
+    zero_point = ctx.type(node.inputs["w"]).zero_point
+    return w.astype(np.int16) - np.int16(zero_point) if zero_point else w
+
+
+def byte_parts(w: Weights) -> list[NDArray[np.int8]]:
+    """int8 arrays whose sum is ``w``."""
+    rest = w.astype(np.int16)
+    parts: list[NDArray[np.int8]] = []
+    while rest.any() or not parts:
+        parts.append(np.clip(rest, INT8_MIN, INT8_MAX).astype(np.int8))
+        rest = rest - parts[-1]
+    return parts
 
 
 def pack_gemm(w: NDArray[np.int8], lanes: int, dot: int) -> NDArray[np.int8]:
@@ -83,25 +110,31 @@ def pack_depthwise(w: NDArray[np.int8], lanes: int, dot: int) -> NDArray[np.int8
     return np.ascontiguousarray(w.reshape(n // lanes, lanes, ky // dot, dot, kx).transpose(0, 4, 2, 1, 3))
 
 
-def high_word(multiplier: NDArray[np.int32], shift: int) -> tuple[NDArray[np.int32], int]:
-    """The same requantization with shift 32 where the multipliers have room; exact, as both scale by a power of two."""
-    extra = HIGH_WORD - shift
+def scaled_to(wanted: int, multiplier: NDArray[np.int32], shift: int) -> tuple[NDArray[np.int32], int]:
+    """The same requantization with a larger shift where the multipliers have room: both scale by a power of two."""
+    extra = wanted - shift
     if extra > 0 and int(multiplier.max(initial=0)) << extra <= INT32_MAX:
-        return (multiplier << extra).astype(np.int32), HIGH_WORD
+        return (multiplier << extra).astype(np.int32), wanted
     return multiplier, shift
 
 
 class Epilogue:
     """Constants and parameters of the epilogue of one node, cut to a range of channels on demand."""
 
-    def __init__(self, node: Node, ctx: LowerContext, w: NDArray[np.int8]) -> None:
+    def __init__(self, node: Node, ctx: LowerContext, w: Weights) -> None:
         """``w`` has the output channels first; sums over it move the input's stored zero point into the bias."""
         a = node.attrs
         self.offset = 128 if ctx.storage == "uint8" else 0
         zero = ctx.type(node.inputs["x"]).zero_point + self.offset
         sums = w.reshape(w.shape[0], -1).astype(np.int64).sum(axis=1)
         self.bias = (ctx.constant(node.inputs["b"]).astype(np.int64) - zero * sums).astype(np.int32)
-        self.multiplier, self.shift = high_word(ctx.constant(node.inputs["multiplier"]), a["shift"])
+        self.multiplier = ctx.constant(node.inputs["multiplier"])
+        self.shift: int | None = None
+        self.shifts: NDArray[np.int32] | None = None
+        if follows_tflite(node):
+            self.shifts = ctx.constant(node.inputs["shift"])
+        else:
+            self.multiplier, self.shift = scaled_to(ctx.target.requant_shift, self.multiplier, a["shift"])
         low, high = a["clamp"]
         self.clamped = (low, high) != (-128, 127)
         self.q = np.array([a["zero_point"] + self.offset, low + self.offset, high + self.offset, 0, 0], np.int32)
@@ -111,15 +144,26 @@ class Epilogue:
             self.residual = ctx.place(node.inputs["residual"])
             self.fraction = a["fraction"]
             self.q[3:] = ctx.type(node.inputs["residual"]).zero_point + self.offset, a["residual_multiplier"]
+        self.narrow = False
+        """Values fit 16 bits before they are clamped, zero point included."""
+        if self.shift is not None:
+            bound = accumulator_bound(w, ctx.constant(node.inputs["b"]), ctx.type(node.inputs["x"]).zero_point)
+            values = bound.astype(np.float64) * self.multiplier * 2.0**-self.shift
+            largest = (values.max(initial=0) + 255 * abs(int(self.q[4])) + 2) * 2.0**-self.fraction
+            self.narrow = bool(largest + 256 < INT16_MAX)
+        self.symmetric = bool((w > -128).all())
 
-    def params(self, channels: int) -> dict[str, int | bool]:
-        """Static parameters."""
-        return {"channels": channels, "shift": self.shift, "fraction": self.fraction, "clamped": self.clamped}
+    def params(self, channels: int) -> dict[str, int | bool | None]:
+        """Static parameters. ``shift`` is None with TFLite's rounding; ``raised``: some shifts are to the left."""
+        raised = self.shifts is not None and bool((self.shifts < 0).any())
+        return {"channels": channels, "shift": self.shift, "raised": raised, "fraction": self.fraction,
+                "clamped": self.clamped, "narrow": self.narrow, "symmetric": self.symmetric}  # fmt: skip
 
     def add_constants(self, call: CallBuilder, begin: int, end: int, lanes: int) -> None:
-        """Bias and multiplier of channels [begin, end), padded to whole vectors."""
-        call.const("bias", pad_to(self.bias[begin:end], 0, lanes))
-        call.const("multiplier", pad_to(self.multiplier[begin:end], 0, lanes))
+        """Bias, multiplier and shift of channels [begin, end), padded to whole vectors."""
+        for key, array in (("bias", self.bias), ("multiplier", self.multiplier), ("shift", self.shifts)):
+            if array is not None:
+                call.const(key, pad_to(array[begin:end], 0, lanes))
 
 
 def vectors(place: Placed, channels: int) -> Placed:
@@ -129,7 +173,7 @@ def vectors(place: Placed, channels: int) -> Placed:
 
 
 def gemm_calls(
-    node: Node, ctx: LowerContext, x: Placed, y: Placed, residual: Placed | None, w: NDArray[np.int8], window: Window,
+    node: Node, ctx: LowerContext, x: Placed, y: Placed, residual: Placed | None, w: Weights, window: Window,
     epilogue: Epilogue, begin: int = 0,
 ) -> list[Call]:
     """Convolution of padded x [B, H, W, C] by w [N, KY, KX, C] into y [B, OH, OW, N], the channels from ``begin``."""
@@ -142,44 +186,52 @@ def gemm_calls(
         residual = rest[0] if rest else None
     pixel = x[0].strides[2]
     joined = kx == 1 or (pixel == channels and window.dilation[1] == 1)
-    packed = pack_gemm(w.reshape(n, ky, 1, kx * channels) if joined else w, target.lanes, target.dot)
-    blocks, _, taps, groups = packed.shape[:4]
+    runs = [part.reshape(n, ky, 1, kx * channels) if joined else part for part in byte_parts(w)]
+    # The parts of a tap are taps at the same place.
+    stacked = np.stack(runs, axis=3).reshape(n, ky, -1, runs[0].shape[3])
     step, hop = window.stride[1] * pixel, window.dilation[1] * pixel
     batch, height, width, _ = y[0].shape
     calls = []
-    for first, last in split_pixels(width, blocks, target.accumulators):
-        count = last - first
-        extent = (count - 1) * step + (taps - 1) * hop + groups * target.dot
+    for part in gemm_parts(target, width, n, w[0].size):
+        count, these = part.last - part.first, part.end - part.begin
+        packed = pack_gemm(stacked[part.begin : part.end], part.lanes, part.dot)
+        blocks, _, taps, groups = packed.shape[:4]
+        taps //= len(runs)
+        extent = (count - 1) * step + (taps - 1) * hop + groups * part.dot
         call = CallBuilder(
-            "conv_gemm", node.output, macs=batch * height * count * w.size,
+            "conv_gemm", node.output, macs=batch * height * count * these * (w.size // n),
             params={"stride": window.stride[0], "dilation": window.dilation[0], "step": step, "hop": hop,
-                    "outputs": (batch, height, count), **epilogue.params(n)},
+                    "parts": len(runs), "outputs": (batch, height, count), "depth": w[0].size,
+                    **epilogue.params(these)},
         )  # fmt: skip
-        origin = BufferArg(x[1].value, x[1].offset + first * step)
+        origin = BufferArg(x[1].value, x[1].offset + part.first * step)
         call.read("x", (View((batch, x[0].shape[1], extent), (*x[0].strides[:2], 1), x[0].dtype), origin))
         call.const("w", packed)
-        epilogue.add_constants(call, begin, begin + n, target.lanes)
-        part, index = (batch, height, count, n), (0, 0, first, 0)
+        epilogue.add_constants(call, begin + part.begin, begin + part.end, part.lanes)
+        shape, index, wide = (batch, height, count, these), (0, 0, part.first, part.begin), blocks * part.lanes
         if residual is not None:
-            call.read("residual", vectors(moved(residual, index, part), blocks * target.lanes))
+            call.read("residual", vectors(moved(residual, index, shape), wide))
         call.const("q", epilogue.q)
-        call.write("y", vectors(moved(y, index, part), blocks * target.lanes))
+        call.write("y", vectors(moved(y, index, shape), wide))
         calls.append(call.call())
     return calls
 
 
 def depthwise_call(
-    node: Node, ctx: LowerContext, x: Placed, y: Placed, w: NDArray[np.int8], window: Window, epilogue: Epilogue
+    node: Node, ctx: LowerContext, x: Placed, y: Placed, w: Weights, window: Window, epilogue: Epilogue
 ) -> Call:
     """Depthwise convolution of padded x [B, H, W, C] by w [C, KY, KX, 1] into y [B, OH, OW, C]."""
-    lanes, dot = ctx.target.lanes, ctx.target.dot
-    packed = pack_depthwise(w[..., 0], lanes, dot)
+    sliding = window.stride[0] == window.dilation[0] == 1
+    lanes, dot = depthwise_packing(ctx.target, w.shape[1], sliding)
+    parts = byte_parts(w[..., 0])
+    packed = pack_depthwise(np.stack(parts, axis=3).reshape(*w.shape[:2], -1), lanes, dot)
     (batch, height, width, _), n = y[0].shape, w.shape[0]
     wide = packed.shape[0] * lanes
     call = CallBuilder(
         "conv_depthwise", node.output, macs=batch * height * width * w.size,
-        params={"stride": window.stride[1], "dilation": window.dilation[1], "outputs": (batch, height, width),
-                "sliding": window.stride[0] == window.dilation[0] == 1 and w.shape[1] < COLUMN, **epilogue.params(n)},
+        params={"stride": window.stride[1], "dilation": window.dilation[1], "parts": len(parts),
+                "outputs": (batch, height, width), "taps_y": w.shape[1],
+                "sliding": sliding and w.shape[1] % dot > 0, **epilogue.params(n)},
     )  # fmt: skip
     image, row, pixel, _ = x[0].strides
     rows = View(
@@ -200,7 +252,7 @@ def depthwise_call(
 def convolution_calls(node: Node, ctx: LowerContext) -> list[Call]:
     """Kernel calls of an integer conv2d node."""
     a = node.attrs
-    w: NDArray[np.int8] = ctx.constant(node.inputs["w"])
+    w = centred_weights(node, ctx)
     x, y = ctx.window(node.inputs["x"], a["pad"]), ctx.place(node.output)
     window = Window(a["stride"], a["dilation"])
     epilogue = Epilogue(node, ctx, w)
@@ -208,7 +260,7 @@ def convolution_calls(node: Node, ctx: LowerContext) -> list[Call]:
 
 
 def grouped_calls(
-    node: Node, ctx: LowerContext, x: Placed, y: Placed, w: NDArray[np.int8], window: Window, epilogue: Epilogue
+    node: Node, ctx: LowerContext, x: Placed, y: Placed, w: Weights, window: Window, epilogue: Epilogue
 ) -> list[Call]:
     """Convolution of padded x [B, H, W, C] by w [N, KY, KX, C / groups] into y [B, OH, OW, N].
 
@@ -232,10 +284,10 @@ def grouped_calls(
     return calls
 
 
-def block_diagonal(w: NDArray[np.int8], each: int) -> NDArray[np.int8]:
+def block_diagonal(w: Weights, each: int) -> Weights:
     """[G * each, KY, KX, depth] of G groups → [G * each, KY, KX, G * depth] of one, zero across groups."""
     n, ky, kx, depth = w.shape
-    wide = np.zeros((n, ky, kx, n // each, depth), np.int8)
+    wide = np.zeros((n, ky, kx, n // each, depth), w.dtype)
     for g in range(n // each):
         wide[g * each : (g + 1) * each, :, :, g] = w[g * each : (g + 1) * each]
     return wide.reshape(n, ky, kx, -1)
@@ -246,14 +298,15 @@ def table_calls(node: Node, ctx: LowerContext) -> list[Call]:
     if "table" not in node.inputs:
         return []
     y = ctx.place(node.output)
-    return [lut_call(node, ctx, y, ctx.constant(node.inputs["table"]), y)]
+    return lookup_calls(node, ctx, y, ctx.constant(node.inputs["table"]), y)
 
 
 def dense_calls(node: Node, ctx: LowerContext) -> list[Call]:
     """Kernel calls of an integer dense node: a 1x1 convolution whose pixels are the rows of x."""
-    w: NDArray[np.int8] = ctx.constant(node.inputs["w"])
+    w = centred_weights(node, ctx)
     epilogue = Epilogue(node, ctx, w)
-    x, y, residual = ctx.place(node.inputs["x"]), ctx.place(node.output), epilogue.residual
-    if len(y[0].shape) != 4:
-        x, y, residual = evenly(x), evenly(y), residual and evenly(residual)
-    return gemm_calls(node, ctx, x, y, residual, w[:, None, None, :], Window(), epilogue) + table_calls(node, ctx)
+    places = [ctx.place(node.inputs["x"]), ctx.place(node.output)]
+    calls = []
+    for x, y, *residual in as_images([*places, *filter(None, [epilogue.residual])]):
+        calls += gemm_calls(node, ctx, x, y, residual[0] if residual else None, w[:, None, None, :], Window(), epilogue)
+    return calls + table_calls(node, ctx)

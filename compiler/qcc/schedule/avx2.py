@@ -1,14 +1,20 @@
-"""Schedules for x86 with AVX2 and without VNNI."""
+"""Schedules for x86 with AVX2 and without VNNI.
+
+Register tile: ``rows`` pixels x ``cols`` vectors of 8 channels, at most 12 accumulators of the 16 registers. The pixels
+of a tile are widened to int16 once, on the stack; a step of the reduction broadcasts two of their elements from there
+and widens ``cols`` vectors of weights as it loads them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from qcc.lower.kernel import Kernel
-from qcc.schedule import avx2_intrin
+from qcc.schedule import avx2_intrin, products, tables
 from qcc.schedule.decide import Decide
-from qcc.schedule.tiles import divisors, nearest_divisor
+from qcc.schedule.tiles import divisors, gemm_chunks, nearest_divisor
 
 ACCUMULATORS = 12
 REGISTERS = 16
@@ -33,20 +39,19 @@ def gemm_tile(pixels: int, blocks: int) -> tuple[int, int]:
 def conv_gemm(sch: Any, kernel: Kernel, decide: Decide) -> None:
     """Tiles of pixels x channels; the parallel loop runs over (chunk of tiles, block of channels)."""
     acc, out = sch.get_sblock("acc"), sch.get_sblock("out")
-    batch, height, width = kernel.param("outputs")
-    blocks, taps_y, taps_x, groups, lanes, dot = kernel.view("w").shape
+    _, height, width = kernel.param("outputs")
+    blocks, _, _, groups, lanes, dot = kernel.view("w").shape
     run, step = groups * dot, kernel.param("step")
     rows_default, cols_default = gemm_tile(width, blocks)
     rows = decide("rows", divisors(width, ACCUMULATORS), rows_default)
     cols = decide("cols", divisors(blocks, ACCUMULATORS), cols_default)
-    room = (WIDENED_BYTES // 2 - (rows - 1) * min(step, run)) // dot if step < run else WIDENED_BYTES // 2 // rows // dot
-    part = decide("part", divisors(groups), max((d for d in divisors(groups) if 32 <= d <= room), default=groups))
-    units = height if height > 1 else width // rows
-    unit_bytes = (width if height > 1 else rows) * taps_y * taps_x * groups * dot
-    chunk_default = nearest_divisor(units, max(1, min(256 * 1024 // unit_bytes, -(-units // 4))))
-    chunk = decide("chunk", divisors(units), chunk_default)
+    shared = step < run  # neighbouring pixels have elements in common: widen what a tile spans, else pixel by pixel
+    room = WIDENED_BYTES // 2 - (rows - 1) * step if shared else WIDENED_BYTES // 2 // rows
+    fitting = [d for d in divisors(groups, max(1, room // dot)) if d >= 32]
+    part = decide("part", divisors(groups), fitting[-1] if fitting else groups)
+    chunk = decide("chunk", *gemm_chunks(kernel, rows, cols))
 
-    wide = sch.cache_read(acc, 0, "global") if step < run else sch.reindex(acc, ("read", 0))
+    wide = sch.cache_read(acc, 0, "global") if shared else sch.reindex(acc, ("read", 0))
     sch.unsafe_set_dtype(wide, 0, "int16")
     b, y, x, n = sch.get_loops(out)
     xo, xi = sch.split(x, [None, rows])
@@ -80,31 +85,41 @@ def conv_gemm(sch: Any, kernel: Kernel, decide: Decide) -> None:
 
 
 def conv_depthwise(sch: Any, kernel: Kernel, decide: Decide) -> None:
-    """Rows in parallel; a tile of ``pixels`` neighbouring outputs of 8 channels shares its columns in registers."""
+    """Rows in parallel; a tile of ``lines`` x ``pixels`` outputs of 8 channels shares its columns in registers."""
     acc, out = sch.get_sblock("acc"), sch.get_sblock("out")
     _, taps_x, groups, lanes, _ = kernel.view("w").shape
-    width = kernel.param("outputs")[2]
-    pixels = decide("pixels", divisors(width, 16), nearest_divisor(width, 8))
+    _, height, width = kernel.param("outputs")
+    lines = decide("lines", [1, 2], 2) if kernel.param("sliding") and height % 2 == 0 else 1
+    pixels = decide("pixels", divisors(width, 16), nearest_divisor(width, 8 if lines == 1 else 7))
     b, y, x, n = sch.get_loops(out)
+    yo, yi = sch.split(y, [None, lines])
     xo, xi = sch.split(x, [None, pixels])
     no, ni = sch.split(n, [None, lanes])
-    sch.reorder(b, y, xo, no, xi, ni)
-    sch.parallel(sch.fuse(b, y))
+    sch.reorder(b, yo, xo, no, yi, xi, ni)
+    sch.parallel(sch.fuse(b, yo))
     sch.compute_at(acc, no, preserve_unit_loops=True)
-    pixel = sch.get_loops(acc)[-5]
-    init = sch.decompose_reduction(acc, pixel)
-    sch.vectorize(sch.get_loops(init)[-1])
-    sch.unroll(sch.get_loops(init)[-2])
+    line = sch.get_loops(acc)[-6]
+    init = sch.decompose_reduction(acc, line)
+    *_, init_line, init_pixel, init_channel = sch.get_loops(init)
+    sch.vectorize(init_channel)
+    sch.unroll(init_pixel)
+    sch.unroll(init_line)
     stride, dilation, storage = kernel.param("stride"), kernel.param("dilation"), kernel.view("x").dtype
-    sch.tensorize(pixel, avx2_intrin.depthwise(storage, pixels, stride, dilation, taps_x, groups))
+    shape = (lines, pixels, stride, dilation, taps_x, kernel.param("parts"), groups)
+    sch.tensorize(line, avx2_intrin.depthwise(storage, *shape))
     sch.tensorize(ni, _epilogue(kernel))
     sch.unroll(xi)
+    sch.unroll(yi)
 
 
 def _epilogue(kernel: Kernel) -> str:
     residual = any(o.key == "residual" for o in kernel.operands)
-    shift, channels, clamped, fraction = (kernel.param(k) for k in ("shift", "channels", "clamped", "fraction"))
-    return avx2_intrin.requantize(kernel.view("y").dtype, shift, channels, clamped, residual, fraction)
+    keys = ("shift", "raised", "channels", "clamped")
+    fixed = [kernel.param(key) for key in keys]
+    return avx2_intrin.requantize(kernel.view("y").dtype, *fixed, residual, kernel.param("fraction"))
 
 
-SCHEDULES: dict[str, Callable[[Any, Kernel, Decide], None]] = {"conv_gemm": conv_gemm, "conv_depthwise": conv_depthwise}
+SCHEDULES: dict[str, Callable[[Any, Kernel, Decide], None]] = {
+    "conv_gemm": conv_gemm, "conv_depthwise": conv_depthwise, "lut": partial(tables.lut, 32),
+    "matmul": partial(products.matmul, ACCUMULATORS),
+}  # fmt: skip

@@ -11,17 +11,28 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from qcc.lower import expressions
-from qcc.schedule.intrinsic import Parameter, describe, describe_block, implement, register_once
+from qcc.schedule.intrinsic import (
+    Parameter,
+    describe,
+    describe_block,
+    divide_by_power,
+    implement,
+    modular_sum,
+    register_once,
+    store_channels,
+)
 
 LANES = 16
 
 
-def _lanes(buffer: Any) -> Any:
-    return buffer[T.ramp(T.int32(0), 1, LANES)]
+def _lanes(buffer: Any, at: int = 0) -> Any:
+    return buffer[T.ramp(T.int32(at), 1, LANES)]
 
 
-def _shift_right_logical(v: Any, by: int) -> Any:
-    """An int64x8 shifted as unsigned: the low words are those of the arithmetic shift, and AVX2 has this one too."""
+def _shift_right(v: Any, by: int) -> Any:
+    """The low words of an int64x8 shifted right; up to 32 the logical shift has the same ones and needs no AVX-512."""
+    if by > 32:
+        return T.shift_right(v, T.broadcast(T.int64(by), 8))
     return T.reinterpret(
         T.shift_right(T.reinterpret(v, dtype="uint64x8"), T.broadcast(T.uint64(by), 8)), dtype="int64x8"
     )
@@ -58,15 +69,17 @@ def dot() -> tuple[Any, Any]:
 
 
 @register_once
-def depthwise(rows: int, pixels: int, stride: int, dilation: int, taps_x: int, groups: int) -> tuple[Any, Any]:
+def depthwise(
+    rows: int, pixels: int, stride: int, dilation: int, taps_x: int, parts: int, groups: int
+) -> tuple[Any, Any]:
     """A tile of a depthwise convolution: ``rows`` x ``pixels`` neighbouring outputs of 16 channels, all taps added.
 
     The bytes of four rows of a column are interleaved once (16 groups of four) and serve every output that the column
-    touches: one ``vpdpbusd`` per output, column and group of four rows. A second row of outputs reads the same four rows
-    one further down: same bytes, weights moved up by one byte. So two rows go with kernels of height 3 at most, stride and
-    dilation of rows 1.
+    touches: one ``vpdpbusd`` per output, column and group of four rows. A second row of outputs reads the same four
+    rows one further down: same bytes, weights moved up by one byte. So two rows go with kernels of height 3 at most,
+    stride and dilation of rows 1.
     """
-    columns = (pixels - 1) * stride + (taps_x - 1) * dilation + 1
+    columns = (pixels - 1) * stride + (taps_x // parts - 1) * dilation + 1
     x: Parameter = ("x", (rows, 4 * groups, columns, LANES), "uint8")
     w: Parameter = ("w", (taps_x, groups, LANES, 4), "int8")
     c: Parameter = ("c", (rows, pixels, LANES), "int32")
@@ -78,7 +91,7 @@ def depthwise(rows: int, pixels: int, stride: int, dilation: int, taps_x: int, g
         with T.grid(*extents) as loops, T.sblock("update"):
             axes = T.axis.remap("".join("SSSRRR"[i] for i in kept), [loops[i] for i in kept])
             y, p, n, kx, g, k = (axes[kept.index(i)] if i in kept else 0 for i in range(6))
-            left = T.Cast("int32", source[y, g * 4 + k, p * stride + kx * dilation, n])
+            left = T.Cast("int32", source[y, g * 4 + k, p * stride + kx // parts * dilation, n])
             product = left * T.Cast("int32", weights[kx, g, n, k])
             T.buffer_store(sums, sums[y, p, n] + product, [y, p, n])
 
@@ -101,30 +114,35 @@ def depthwise(rows: int, pixels: int, stride: int, dilation: int, taps_x: int, g
                 total = sums[y, p, T.ramp(T.int32(0), 1, LANES)]
                 for kx in range(taps_x):
                     for g in range(groups):
-                        total = _dpbusd(total, column(g, p * stride + kx * dilation), taps(y, kx, g))
+                        total = _dpbusd(total, column(g, p * stride + kx // parts * dilation), taps(y, kx, g))
                 T.buffer_store(sums, total, [T.int32(y), T.int32(p), T.ramp(T.int32(0), 1, LANES)])
 
     return describe_block([x, w], c, meaning, update=True), implement([x, w], c, body, update=True, rows="x")
 
 
 @register_once
-def requantize(shift: int, channels: int, clamped: bool, residual: bool, fraction: int) -> tuple[Any, Any]:
-    """The epilogue of 16 channels; lanes beyond ``channels`` (a last, partial block) are not stored.
+def requantize(
+    vectors: int, shift: int | None, raised: bool, channels: int, clamped: bool, residual: bool, fraction: int
+) -> tuple[Any, Any]:
+    """The epilogue of one or two vectors of 16 channels; lanes beyond ``channels`` (a last block) are not stored.
 
     Even and odd lanes are multiplied apart (``vpmuldq``). Rounding, zero points and the zero point of the residual are
-    one 64-bit addend.
+    one 64-bit addend. Two vectors are packed with saturation (``vpackssdw``, ``vpackuswb``), which is cheaper than
+    narrowing each. Without ``shift`` each channel has its own and rounds as TFLite does.
     """
-    inputs: list[Parameter] = [("c", (16,), "int32"), ("bias", (16,), "int32"), ("mult", (16,), "int32")]
+    lanes = LANES * vectors
+    inputs: list[Parameter] = [("c", (lanes,), "int32"), ("bias", (lanes,), "int32"), ("mult", (lanes,), "int32")]
+    if shift is None:
+        inputs.append(("shift", (lanes,), "int32"))
     if residual:
-        inputs.append(("r", (16,), "uint8"))
+        inputs.append(("r", (lanes,), "uint8"))
     inputs.append(("q", (5,), "int32"))
-    output: Parameter = ("d", (16,), "uint8")
+    output: Parameter = ("d", (lanes,), "uint8")
 
     def value(v: Any, c: Any, bias: Any, mult: Any, *rest: Any) -> Any:
         r = rest[0][v] if residual else None
-        return expressions.epilogue(
-            c[v] + bias[v], mult[v], rest[-1], shift, r, fraction, "uint8", clamped
-        )
+        by = rest[0][v] if shift is None else shift
+        return expressions.epilogue(c[v] + bias[v], mult[v], rest[-1], by, r, fraction, "uint8", clamped)
 
     def body(c: Any, bias: Any, mult: Any, *rest: Any) -> None:
         q, out = rest[-2], rest[-1]
@@ -133,31 +151,66 @@ def requantize(shift: int, channels: int, clamped: bool, residual: bool, fractio
             addend = (q[0] << T.int32(fraction)) - q[3] * q[4]
             if fraction:
                 addend = addend + T.int32(1 << (fraction - 1))
-        wide = T.broadcast((T.Cast("int64", addend) << T.int64(shift)) + T.int64(1 << (shift - 1)), 8)
-        acc = T.reinterpret(_lanes(c) + _lanes(bias), dtype="int64x8")
-        mul = T.reinterpret(_lanes(mult), dtype="int64x8")
-        s32 = T.broadcast(T.int64(32), 8)
-        even = T.shift_right(T.shift_left(acc, s32), s32) * T.shift_right(T.shift_left(mul, s32), s32) + wide
-        odd = T.shift_right(acc, s32) * T.shift_right(mul, s32) + wide
-        word = T.broadcast(T.int64(0xFFFFFFFF), 8)
-        low = T.bitwise_and(_shift_right_logical(even, shift), word)
-        if shift == 32:
-            high = T.bitwise_and(odd, T.broadcast(T.int64(-(1 << 32)), 8))
+        if shift is not None:
+            wide = T.broadcast((T.Cast("int64", addend) << T.int64(shift)) + T.int64(1 << (shift - 1)), 8)
+
+        def scaled(at: int) -> Any:
+            if shift is None:
+                acc = modular_sum(_lanes(c, at), _lanes(bias, at), LANES)
+                v = _rounded_twice(acc, _lanes(mult, at), _lanes(rest[0], at), raised)
+                return v + T.broadcast(q[0], LANES)
+            v = _high_product(_lanes(c, at) + _lanes(bias, at), _lanes(mult, at), wide, shift)
+            if residual:
+                r = T.Cast("int32x16", _lanes(rest[0], at)) * T.broadcast(q[4], LANES)
+                v = T.shift_right(v + r, T.broadcast(T.int32(fraction), LANES))
+            return v
+
+        low, high = (q[1], q[2]) if clamped else (T.int32(0), T.int32(255))
+        if vectors == 1:
+            v = T.min(T.max(scaled(0), T.broadcast(low, LANES)), T.broadcast(high, LANES))
+            v = T.Cast("uint8x16", v)
         else:
-            high = T.shift_left(_shift_right_logical(odd, shift), s32)
-        v = T.reinterpret(T.bitwise_or(low, high), dtype="int32x16")
-        if residual:
-            r = T.Cast("int32x16", _lanes(rest[0]))
-            v = T.shift_right(v + r * T.broadcast(q[4], LANES), T.broadcast(T.int32(fraction), LANES))
-        limits = (q[1], q[2]) if clamped else (T.int32(0), T.int32(255))
-        v = T.min(T.max(v, T.broadcast(limits[0], LANES)), T.broadcast(limits[1], LANES))
-        v = T.Cast("uint8x16", v)
-        if channels % LANES == 0:
-            T.buffer_store(out, v, [T.ramp(T.int32(0), 1, LANES)])
+            v = _pack(scaled(0), scaled(LANES))
+            if clamped:
+                bounds = [T.broadcast(T.Cast("uint8", limit), lanes) for limit in (low, high)]
+                v = T.min(T.max(v, bounds[0]), bounds[1])
+        if channels % lanes in (0, 1):
+            # LLVM 22 makes a masked, truncating store of one lane a store of 4 bytes.
+            store_channels(out, v, bias.elem_offset, channels)
         else:
-            inside = T.ramp(bias.elem_offset, 1, LANES) < T.broadcast(T.int32(channels), LANES)
+            inside = T.ramp(bias.elem_offset, 1, lanes) < T.broadcast(T.int32(channels), lanes)
             T.evaluate(T.call_llvm_intrin("void", "llvm.masked.store", v, out.access_ptr("w"), inside))
 
     return describe(inputs, output, value), implement(inputs, output, body)
 
 
+def _rounded_twice(acc: Any, multiplier: Any, shift: Any, raised: bool) -> Any:
+    """``expressions.multiply`` of 16 lanes; without ``raised`` no shift is negative."""
+    if raised:
+        zero = T.broadcast(T.int32(0), LANES)
+        acc, shift = T.shift_left(acc, T.max(zero - shift, zero)), T.max(shift, zero)
+    v = _high_product(acc, multiplier, T.broadcast(T.int64(1 << 30), 8), 31)
+    return divide_by_power(v, shift, LANES)
+
+
+def _high_product(acc: Any, multiplier: Any, addend: Any, shift: int) -> Any:
+    """``(acc * multiplier + addend) >> shift`` of 16 lanes through 64 bits, even and odd lanes apart."""
+    acc, mul = T.reinterpret(acc, dtype="int64x8"), T.reinterpret(multiplier, dtype="int64x8")
+    s32 = T.broadcast(T.int64(32), 8)
+    even = T.shift_right(T.shift_left(acc, s32), s32) * T.shift_right(T.shift_left(mul, s32), s32) + addend
+    odd = T.shift_right(acc, s32) * T.shift_right(mul, s32) + addend
+    low = T.bitwise_and(_shift_right(even, shift), T.broadcast(T.int64(0xFFFFFFFF), 8))
+    if shift == 32:
+        high = T.bitwise_and(odd, T.broadcast(T.int64(-(1 << 32)), 8))
+    else:
+        high = T.shift_left(_shift_right(odd, shift), s32)
+    return T.reinterpret(T.bitwise_or(low, high), dtype="int32x16")
+
+
+def _pack(first: Any, second: Any) -> Any:
+    """Two int32x16 saturated to one uint8x32; packing works within 128 bits, so four-byte groups are put in order."""
+    pack16 = T.llvm_lookup_intrinsic_id("llvm.x86.avx512.packssdw.512")
+    pack8 = T.llvm_lookup_intrinsic_id("llvm.x86.avx512.packuswb.512")
+    words = T.call_llvm_pure_intrin(pack16, first, second, dtype="int16x32")
+    groups = T.reinterpret(T.call_llvm_pure_intrin(pack8, words, words, dtype="int8x64"), dtype="int32x16")
+    return T.reinterpret(tirx.Shuffle([groups], [0, 4, 8, 12, 1, 5, 9, 13]), dtype="uint8x32")

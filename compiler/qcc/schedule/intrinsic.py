@@ -91,6 +91,39 @@ def implement(
     return builder.get()
 
 
+def modular_sum(a: Any, b: Any, lanes: int) -> Any:
+    """int32 vectors added modulo 2^32, which TFLite's accumulators may need; signed additions must not overflow."""
+    unsigned, signed = f"uint32x{lanes}", f"int32x{lanes}"
+    return T.reinterpret(T.reinterpret(a, dtype=unsigned) + T.reinterpret(b, dtype=unsigned), dtype=signed)
+
+
+def divide_by_power(v: Any, exponent: Any, lanes: int) -> Any:
+    """``expressions.divide_by_power`` of int32 vectors."""
+    one, last = T.broadcast(T.int32(1), lanes), T.broadcast(T.int32(31), lanes)
+    mask = T.shift_left(one, exponent) - one
+    threshold = T.shift_right(mask, one) - T.shift_right(v, last)
+    above = T.Cast(f"int32x{lanes}", T.bitwise_and(v, mask) > threshold)
+    return T.shift_right(v, exponent) + above
+
+
+def store_channels(out: Any, v: Any, begin: Any, channels: int) -> None:
+    """Store those lanes of ``v`` that are channels, the first being ``begin``: all, or in pieces."""
+    lanes = int(out.shape[0])
+    if channels % lanes == 0:
+        T.buffer_store(out, v, [T.ramp(T.int32(0), 1, lanes)])
+        return
+    with T.If(begin + T.int32(lanes) <= T.int32(channels)):
+        with T.Then():
+            T.buffer_store(out, v, [T.ramp(T.int32(0), 1, lanes)])
+        with T.Else():
+            first = 0
+            for size in (16, 8, 4, 2, 1):
+                if channels % lanes & size:
+                    piece = tirx.Shuffle([v], [*range(first, first + size)])
+                    T.buffer_store(out, piece, [T.ramp(T.int32(first), 1, size) if size > 1 else T.int32(first)])
+                    first += size
+
+
 def register_once(make: Callable[..., tuple[Any, Any]]) -> Callable[..., str]:
     """Decorator: ``make(*key)`` returns (description, implementation); the wrapper registers them and returns the
     name."""

@@ -1,11 +1,12 @@
 """Schedules of every kernel without weights, for any family with vectors that LLVM knows.
 
-Each marks one loop parallel: the outermost ones, fused until there is enough to share. Inner loops are vectors where the
-extent is a multiple of one; the rest is left to LLVM, which never writes beyond a view.
+Each marks one loop parallel: the outermost ones, fused until there is enough to share. Inner loops are vectors where
+the extent is a multiple of one; the rest is left to LLVM, which never writes beyond a view.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +16,12 @@ from qcc.schedule.tiles import divisors
 
 UNITS = 16
 """Iterations of the parallel loop that are enough."""
+
+SHORT = 16
+"""Shorter loops are unrolled."""
+
+INTERLEAVED = 4
+"""Axes of an input that LLVM may interleave."""
 
 CHUNK = 8192
 """Elements of one iteration at most, where a kernel is a single loop."""
@@ -37,18 +44,38 @@ def vector_tile(extent: int, wanted: int = 64) -> int:
 
 
 def chunk(extent: int) -> int:
-    """Elements of one iteration of a single loop over ``extent``: few enough to share, and whole vectors if possible."""
-    whole = [d for d in divisors(extent, CHUNK) if d % 64 == 0 or d >= CHUNK // 8]
+    """Elements of one iteration of a single loop: few enough to share, and whole vectors if possible."""
+    fitting = divisors(extent, CHUNK)
+    whole = [d for d in fitting if d % 64 == 0] or [d for d in fitting if d >= CHUNK // 8]
     return whole[-1] if whole else extent
 
 
-def elementwise(sch: Any, kernel: Kernel, decide: Decide) -> None:
-    """Outer axes in parallel; LLVM vectorizes the innermost."""
+def spread(sch: Any) -> Any:
+    """Share the outer axes of block ``out``; returns the inner loop."""
     *outer, inner = sch.get_loops(sch.get_sblock("out"))
     if not outer:
         first, inner = sch.split(inner, [None, chunk(int(sch.get(inner).extent))])
         outer = [first]
     share(sch, outer)
+    return inner
+
+
+def elementwise(sch: Any, kernel: Kernel, decide: Decide) -> None:
+    """Outer axes in parallel; LLVM vectorizes the innermost.
+
+    Where the axis that lies side by side in the input is an outer one, LLVM would unroll all axes inside it and
+    interleave them: good for three channels, but dozens take it seconds and thousands of shuffles.
+
+    Loops shorter than a vector it gives a masked tail, and LLVM 22 makes a masked, truncating store of one lane a store
+    of 4 bytes: over the next row, which has not been read yet where the kernel works in place. They are unrolled.
+    """
+    shape, strides = kernel.view("y").shape, kernel.operands[0].view.strides
+    side_by_side = [i for i, stride in enumerate(strides) if stride == 1 and i < len(shape) - 1]
+    inner = spread(sch)
+    if side_by_side and math.prod(shape[side_by_side[-1] + 1 :]) > INTERLEAVED:
+        sch.vectorize(sch.split(inner, [None, divisors(int(sch.get(inner).extent), 16)[-1]])[1])
+    elif int(sch.get(inner).extent) < SHORT:
+        sch.unroll(inner)
 
 
 def reduction(sch: Any, kernel: Kernel, decide: Decide) -> None:
@@ -60,20 +87,16 @@ def reduction(sch: Any, kernel: Kernel, decide: Decide) -> None:
     tile = vector_tile(x.shape[rank - 1]) if side_by_side else 1
     first, inner = sch.split(last, [None, tile])
     sch.compute_at(acc, first, preserve_unit_loops=True)
-    *_, lane, taps = _split_loops(sch, acc, rank)
+    share(sch, [*outer, first])
+    loops = sch.get_loops(acc)[-len(sch.get(acc).iter_vars) :]
+    lane, taps = loops[rank - 1], loops[rank:]
     sch.reorder(*taps, lane)
+    if tile % 16 == 0:
+        sch.vectorize(lane)
+        sch.vectorize(inner)
     init = sch.decompose_reduction(acc, taps[0])
     if tile % 16 == 0:
-        for loop in (lane, sch.get_loops(init)[-1], inner):
-            sch.vectorize(loop)
-    share(sch, [*outer, first])
-
-
-def _split_loops(sch: Any, block: Any, rank: int) -> tuple[Any, ...]:
-    """(spatial loops of a block that was moved, …, its reduction loops as a list)."""
-    count = len(sch.get(block).iter_vars)
-    loops = sch.get_loops(block)[-count:]
-    return (*loops[:rank], list(loops[rank:]))
+        sch.vectorize(sch.get_loops(init)[-1])
 
 
 def argmax(sch: Any, kernel: Kernel, decide: Decide) -> None:
@@ -82,8 +105,13 @@ def argmax(sch: Any, kernel: Kernel, decide: Decide) -> None:
 
 
 def softmax(sch: Any, kernel: Kernel, decide: Decide) -> None:
-    """Rows one by one: the maximum, the powers, their sum, the quotients."""
-    _rows(sch, kernel, ["top", "power", "total"])
+    """Rows one by one: the maximum, the powers, their sum, its inverse, the quotients."""
+    _rows(sch, kernel, ["top", "power", "total", "inverse"])
+
+
+def tflite_softmax(sch: Any, kernel: Kernel, decide: Decide) -> None:
+    """As ``softmax``, with the reciprocal of the sum."""
+    _rows(sch, kernel, ["top", "power", "total", "zeros", "halves", "guess0", "guess1", "guess2", "guess3"])
 
 
 def _rows(sch: Any, kernel: Kernel, stages: Sequence[str]) -> None:
@@ -95,23 +123,8 @@ def _rows(sch: Any, kernel: Kernel, stages: Sequence[str]) -> None:
     share(sch, loops)
 
 
-def matmul(sch: Any, kernel: Kernel, decide: Decide) -> None:
-    """Tiles of rows x columns; b's columns are vectors."""
-    acc, out = sch.get_sblock("acc"), sch.get_sblock("out")
-    *batch, row, column = sch.get_loops(out)
-    *_, rows, columns = kernel.view("y").shape
-    ro, ri = sch.split(row, [None, divisors(rows, 4)[-1]])
-    co, ci = sch.split(column, [None, vector_tile(columns)])
-    sch.reorder(ro, co, ri, ci)
-    sch.compute_at(acc, co, preserve_unit_loops=True)
-    m, n, k = sch.get_loops(acc)[-3:]
-    sch.reorder(k, m, n)
-    sch.decompose_reduction(acc, k)
-    share(sch, [*batch, ro])
-
-
 SCHEDULES: dict[str, Callable[[Any, Kernel, Decide], None]] = {
-    "argmax": argmax, "avg_pool": reduction, "matmul": matmul, "max_pool": reduction, "reduce_max": reduction,
-    "reduce_sum": reduction, "softmax": softmax,
+    "argmax": argmax, "avg_pool": reduction, "max_pool": reduction, "reduce_max": reduction, "reduce_sum": reduction,
+    "softmax": softmax, "tflite_avg_pool": reduction, "tflite_softmax": tflite_softmax,
 }  # fmt: skip
 """By compute; ``elementwise`` for every other."""

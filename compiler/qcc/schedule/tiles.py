@@ -2,6 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from qcc.lower.kernel import Kernel
+
+if TYPE_CHECKING:
+    from qcc.target import Target
+
+LEVEL_2 = 384 * 1024
+"""Bytes of input that may stay in the level-2 cache beside weights and outputs."""
+SHARES = 8
+"""Iterations of a parallel loop that balance well over a few threads."""
+
 
 def divisors(n: int, at_most: int | None = None) -> list[int]:
     """Divisors of ``n`` in ascending order, none above ``at_most``."""
@@ -42,3 +55,54 @@ def split_pixels(pixels: int, blocks: int, accumulators: int) -> list[tuple[int,
         return [(0, pixels)]
     main = pixels - pixels % rows
     return [(0, main), (main, pixels)] if main < pixels else [(0, pixels)]
+
+
+def gemm_chunks(kernel: Kernel, rows: int, cols: int) -> tuple[list[int], int]:
+    """Candidates and default for a chunk of a GEMM: output rows, or tiles where the whole image is one row.
+
+    A chunk meets one block of channels at a time: the longer it is, the fewer times the weights are read; its input
+    should stay in the level-2 cache, and threads want a share.
+    """
+    batch, height, width = kernel.param("outputs")
+    blocks = kernel.view("w").shape[0]
+    units = height if height > 1 else width // rows
+    unit_bytes = kernel.param("stride") * kernel.view("x").strides[1] if height > 1 else rows * kernel.param("step")
+    chunks = divisors(units)
+    shared = [c for c in chunks if batch * (units // c) * (blocks // cols) >= SHARES] or chunks[:1]
+    return chunks, [c for c in shared if c * unit_bytes <= LEVEL_2 or c == shared[0]][-1]
+
+
+@dataclass(frozen=True)
+class GemmPart:
+    """Pixels [first, last) and channels [begin, end) that one kernel computes; its weights are packed by ``lanes`` and
+    ``dot``."""
+
+    first: int
+    last: int
+    begin: int
+    end: int
+    lanes: int
+    dot: int
+
+
+def gemm_parts(target: Target, pixels: int, channels: int, depth: int) -> list[GemmPart]:
+    """How a target cuts a GEMM of rows of ``pixels`` with ``depth`` products an output: mostly one part."""
+    if target.family == "neon":
+        from qcc.schedule.neon_tiles import neon_parts
+
+        return neon_parts(pixels, channels, depth, target.dot)
+    blocks = -(-channels // target.lanes)
+    ranges = split_pixels(pixels, blocks, target.accumulators)
+    return [GemmPart(first, last, 0, channels, target.lanes, target.dot) for first, last in ranges]
+
+
+def depthwise_packing(target: Target, taps_y: int, sliding: bool) -> tuple[int, int]:
+    """(channels of a block, rows of a column side by side) in packed weights of a depthwise convolution.
+
+    ``sliding``: rows of outputs lie one row of inputs apart, and their taps too.
+    """
+    if target.family == "neon":
+        if target.dot < 4:
+            return 8, 1
+        return (8 if sliding and taps_y < 4 else 16), 4
+    return target.lanes, target.dot

@@ -7,12 +7,13 @@ the reduction broadcasts four bytes of each pixel and loads ``cols`` vectors of 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from qcc.lower.kernel import Kernel
-from qcc.schedule import avx512
+from qcc.schedule import avx512, products, tables
 from qcc.schedule.decide import Decide
-from qcc.schedule.tiles import divisors, nearest_divisor, register_tile
+from qcc.schedule.tiles import divisors, gemm_chunks, nearest_divisor, register_tile
 
 ACCUMULATORS = 28
 
@@ -21,20 +22,16 @@ def conv_gemm(sch: Any, kernel: Kernel, decide: Decide) -> None:
     """Tiles of pixels x channels; the parallel loop runs over (chunk of tiles, block of channels)."""
     acc, out = sch.get_sblock("acc"), sch.get_sblock("out")
     _, height, width = kernel.param("outputs")
-    blocks, taps_y, taps_x, groups, _, _ = kernel.view("w").shape
+    blocks = kernel.view("w").shape[0]
     rows_default, cols_default = register_tile(width, blocks, ACCUMULATORS)
     rows = decide("rows", divisors(width, ACCUMULATORS), rows_default)
     cols = decide("cols", divisors(blocks, 8), cols_default)
-    # A chunk of rows (of tiles, where the whole image is one row) is read once per block of channels: it should stay in
-    # the level-2 cache; and there should be enough chunks to share among threads.
-    units = height if height > 1 else width // rows
-    unit_bytes = (width if height > 1 else rows) * taps_y * taps_x * groups * 4
-    chunk_default = nearest_divisor(units, max(1, min(256 * 1024 // unit_bytes, -(-units // 4))))
-    chunk = decide("chunk", divisors(units), chunk_default)
+    chunk = decide("chunk", *gemm_chunks(kernel, rows, cols))
 
     b, y, x, n = sch.get_loops(out)
     xo, xi = sch.split(x, [None, rows])
-    no, nr, ni = sch.split(n, [None, cols, avx512.LANES])
+    vectors = 2 if cols % 2 == 0 else 1
+    no, nr, ni = sch.split(n, [None, cols // vectors, vectors * avx512.LANES])
     if height > 1:
         outer, inner = sch.split(y, [None, chunk])
         sch.reorder(b, outer, no, inner, xo, xi, nr, ni)
@@ -57,7 +54,7 @@ def conv_gemm(sch: Any, kernel: Kernel, decide: Decide) -> None:
     sch.tensorize(cl, avx512.dot())
     sch.unroll(pixel)
     sch.unroll(cr)
-    sch.tensorize(ni, _epilogue(kernel))
+    sch.tensorize(ni, _epilogue(kernel, vectors))
     sch.unroll(nr)
     sch.unroll(xi)
 
@@ -67,7 +64,7 @@ def conv_depthwise(sch: Any, kernel: Kernel, decide: Decide) -> None:
     acc, out = sch.get_sblock("acc"), sch.get_sblock("out")
     _, taps_x, groups, _, _ = kernel.view("w").shape
     _, height, width = kernel.param("outputs")
-    lines = decide("lines", [1, 2], 2) if kernel.param("sliding") and height % 2 == 0 else 1
+    lines = decide("lines", [1, 2], 2) if kernel.param("sliding") and groups == 1 and height % 2 == 0 else 1
     pixels = decide("pixels", divisors(width, 16), nearest_divisor(width, 8 if lines == 1 else 7))
     b, y, x, n = sch.get_loops(out)
     yo, yi = sch.split(y, [None, lines])
@@ -83,16 +80,20 @@ def conv_depthwise(sch: Any, kernel: Kernel, decide: Decide) -> None:
     sch.unroll(init_pixel)
     sch.unroll(init_line)
     stride, dilation = kernel.param("stride"), kernel.param("dilation")
-    sch.tensorize(line, avx512.depthwise(lines, pixels, stride, dilation, taps_x, groups))
-    sch.tensorize(ni, _epilogue(kernel))
+    sch.tensorize(line, avx512.depthwise(lines, pixels, stride, dilation, taps_x, kernel.param("parts"), groups))
+    sch.tensorize(ni, _epilogue(kernel, 1))
     sch.unroll(xi)
     sch.unroll(yi)
 
 
-def _epilogue(kernel: Kernel) -> str:
+def _epilogue(kernel: Kernel, vectors: int) -> str:
     residual = any(o.key == "residual" for o in kernel.operands)
-    shift, channels, clamped, fraction = (kernel.param(k) for k in ("shift", "channels", "clamped", "fraction"))
-    return avx512.requantize(shift, channels, clamped, residual, fraction)
+    keys = ("shift", "raised", "channels", "clamped")
+    fixed = [kernel.param(key) for key in keys]
+    return avx512.requantize(vectors, *fixed, residual, kernel.param("fraction"))
 
 
-SCHEDULES: dict[str, Callable[[Any, Kernel, Decide], None]] = {"conv_gemm": conv_gemm, "conv_depthwise": conv_depthwise}
+SCHEDULES: dict[str, Callable[[Any, Kernel, Decide], None]] = {
+    "conv_gemm": conv_gemm, "conv_depthwise": conv_depthwise, "lut": partial(tables.lut, 64),
+    "matmul": partial(products.matmul, ACCUMULATORS),
+}  # fmt: skip
