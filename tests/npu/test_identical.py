@@ -63,6 +63,20 @@ def test_the_file_holds_the_whole_program() -> None:
     check(Device(parts, again), graph, random_inputs(graph, 5))
 
 
+@pytest.mark.parametrize("name", ["kws_int8", "vww_int8", "ic_int8", "ad_int8", "tf2_mobilenet_v2_1.0_224_ptq"])
+def test_tflite_models(name: str, data_dir: Path) -> None:
+    """The rounding of TFLite, in the same units."""
+    graph = pipeline.quantize(data_dir / "models" / f"{name}.tflite")
+    rng = np.random.default_rng(0)
+    inputs = {}
+    for value in graph.inputs:
+        t = graph.types[value]
+        drawn = rng.normal(size=t.shape) if t.dtype == "float32" else rng.integers(0, 128, t.shape)
+        inputs[value] = drawn.astype(t.dtype)
+    for target in ("edge-npu",) if name.startswith("tf2") else known_npus():
+        check(build(graph, Description.load(target)), graph, inputs)
+
+
 REAL = {"mnist_cnn": known_npus(), "resnet20_cifar10": known_npus(),
         "mobilenet_v1_0.75_224": ("edge-npu", "ws16-mcu"), "mobilenet_v2_1.0_224_deq": ("edge-npu", "ws64")}
 

@@ -11,6 +11,7 @@ from qcc.errors import Unsupported
 from qcc.ir.graph import Graph, Node
 from qcc.npu.description import Description
 from qcc.npu.lower import LOWERINGS
+from qcc.ops.rounding import follows_tflite
 
 Finding = tuple[str, str, str] | None
 Constraint = Callable[[Node, Graph, Description], Finding]
@@ -28,6 +29,22 @@ def int8_data(node: Node, graph: Graph, d: Description) -> Finding:
     values = [v for v in (*node.inputs.values(), node.output) if v not in graph.constants]
     wrong = next((v for v in values if graph.types[v].dtype != "int8"), None)
     return None if wrong is None else ("int8", f"{graph.types[wrong].dtype} '{wrong}'", ON_HOST)
+
+
+def known_rounding(node: Node, graph: Graph, d: Description) -> Finding:
+    """The unit has the node's rounding: half_up for qcc's own; double for TFLite's, which some ops have not."""
+    if not follows_tflite(node):
+        return None if "half_up" in d.requant.rounding else ("requant.rounding", "half_up", "use another unit")
+    if "double" not in d.requant.rounding:
+        return "requant.rounding = " + ", ".join(d.requant.rounding), "double", "quantize the float model with qcc"
+    known = ("conv2d", "conv_transpose2d", "dense", "avg_pool", "reduce_mean", "reduce_sum", "add", "sub", "softmax")
+    return None if node.op in known else ("one of " + ", ".join(known), node.op, ON_HOST)
+
+
+def centred_weights(node: Node, graph: Graph, d: Description) -> Finding:
+    """Weights have the zero point 0."""
+    q = graph.types[node.inputs["w"]].qparams if "w" in node.inputs else None
+    return None if q is None or q.zero_point == 0 else ("0", str(q.zero_point), "quantize the weights symmetrically")
 
 
 def shift_in_range(node: Node, graph: Graph, d: Description) -> Finding:
@@ -70,20 +87,22 @@ def adjacent_axes(node: Node, graph: Graph, d: Description) -> Finding:
 def constant_weights(node: Node, graph: Graph, d: Description) -> Finding:
     """Weights, biases, multipliers and tables are constants."""
     wrong = next((f"{k} '{v}'" for k, v in node.inputs.items()
-                  if k in ("w", "b", "multiplier", "table") and v not in graph.constants
+                  if k in ("w", "b", "multiplier", "shift", "table") and v not in graph.constants
                   and node.op in ("conv2d", "conv_transpose2d", "dense", "lut", "prelu", "softmax", "avg_pool")), None)
     return None if wrong is None else ("a constant", f"computed {wrong}", ON_HOST)
 
 
-def four_dimensional_window(node: Node, graph: Graph, d: Description) -> Finding:
+def small_window(node: Node, graph: Graph, d: Description) -> Finding:
     """Taps and strides of a window are below 32768."""
     values = [int(v) for k in ("kernel", "stride", "dilation", "pad") for v in node.attrs.get(k) or ()]
     largest = max(values, default=0)
     return None if largest < 32768 else ("below 32768", str(largest), "make the window smaller")
 
 
-CONSTRAINTS: Sequence[Constraint] = (known_op, int8_data, constant_weights, constant_padding, adjacent_axes,
-                                     four_dimensional_window, shift_in_range, multiplier_fits)  # fmt: skip
+CONSTRAINTS: Sequence[Constraint] = (
+    known_op, int8_data, constant_weights, centred_weights, constant_padding, adjacent_axes, small_window,
+    known_rounding, shift_in_range, multiplier_fits,
+)  # fmt: skip
 
 
 def violation(node: Node, graph: Graph, d: Description) -> Unsupported | None:

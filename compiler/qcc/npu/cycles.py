@@ -183,10 +183,12 @@ class _Model:
             layer.bytes.update(acc=4 * n, act=n * (2 if ins.form == "residual" else 1), param=8 * o["outputs"])
         else:
             r = self.registers.sets["pool"]
-            taps = r["kernel_h"] * r["kernel_w"] if ins.form.endswith("_pool") else 3 if ins.form == "softmax" else 1
+            taps = 3 if ins.form.startswith("softmax") else 1
+            if ins.form.endswith("_pool"):
+                taps = r["kernel_h"] * r["kernel_w"]
             n = o["n0"] * o["n1"] * o["n2"]
             cycles = timing.vector(d, n, taps)
-            layer.bytes["act"] += n * (taps + (2 if ins.form in ("add", "mul", "max", "min") else 1))
+            layer.bytes["act"] += n * (taps + (2 if ins.form in isa.TWO_TENSORS else 1))
         layer.vector += cycles
         return cycles, False
 

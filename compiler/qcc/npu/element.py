@@ -56,7 +56,7 @@ class ElementJob(Job):
         layouts = [(v, tuple(s)) for v, s in ((self.a, self.a_strides), (self.b, self.b_strides)) if v]
         own = tuple(s if n > 1 else 0 for n, s in zip(self.shape, dense(self.shape), strict=True))
         strided = {v for v, s in layouts if tuple(k if n > 1 else 0 for n, k in zip(self.shape, s, strict=True)) != own}
-        self.over = tuple(v for v, _ in layouts if v not in strided and self.form != "softmax")
+        self.over = tuple(v for v, _ in layouts if v not in strided and not self.form.startswith("softmax"))
         self.weight_bytes = 0 if self.param is None else self.param.nbytes
         last = 1 if self.whole_last else 0
         head = len(self.shape) - last

@@ -21,7 +21,11 @@ MEMORIES = ("dram", "act", "weight", "acc", "param", "cache")
 WINDOW = ("height", "width", "row_stride", "pixel_stride", "kernel_h", "kernel_w", "stride_h", "stride_w",
           "dilation_h", "dilation_w", "pad_top", "pad_left", "zero_point")  # fmt: skip
 REQUANT = ("shift", "zero_point", "low", "high", "residual_multiplier", "residual_zero", "fraction", "table",
-           "residual_row", "residual_pixel")  # fmt: skip
+           "residual_row", "residual_pixel", "rounding")  # fmt: skip
+HALF_UP, DOUBLE, DIVIDE = 0, 1, 2
+"""Values of ``rounding``: qcc's own; TFLite's, with a shift for each multiplier; TFLite's mean, divided by entries."""
+SUM = ("multiplier_a", "multiplier_b", "multiplier_out", "shift_a", "shift_b", "shift_out", "sign", "zero_a", "zero_b",
+       "zero_point", "low", "high")  # fmt: skip
 BINARY = ("multiplier_a", "multiplier_b", "zero_a", "zero_b", "shift", "zero_point", "low", "high")
 COPY = ("src", "dst", "n0", "n1", "n2", "n3", "s0", "s1", "s2", "s3", "d0", "d1", "d2", "d3")
 BLOCK = ("x", "w", "acc", "rows", "columns", "channels", "outputs")
@@ -38,10 +42,12 @@ class Operation:
 
 
 OPERATIONS: dict[str, Operation] = {
-    "configure": Operation("", {"window": WINDOW, "pool": WINDOW, "requant": REQUANT, "binary": BINARY}, """
+    "configure": Operation("", {"window": WINDOW, "pool": WINDOW, "requant": REQUANT, "binary": BINARY,
+                                   "sum": SUM}, """
         Set a unit's registers: the windows of matmul and depthwise (window, matrix unit) or of pools (pool, vector
-        unit), the scaling of requantize, pools and softmax (requant), or of add, mul and prelu (binary). Window taps
-        outside height x width read the zero point. ``table`` is a parameter address, or -1."""),
+        unit), the scaling of requantize and pools (requant), of add, mul and prelu (binary) or of add_double (sum).
+        Window taps outside height x width read the zero point. ``table`` is a parameter address, or -1. ``rounding`` is
+        0 for half up, 1 for TFLite's double rounding, 2 for TFLite's mean (entries are divisors)."""),
     "load": Operation("load", dict.fromkeys(("dram", "act", "fill"), COPY), """
         Copy n0 x n1 x n2 x n3 bytes with strides s from DRAM or activation memory to strides d in activation memory.
         With fill, every byte becomes ``src`` (zero-point padding)."""),
@@ -59,11 +65,14 @@ OPERATIONS: dict[str, Operation] = {
     "requantize": Operation("vector", dict.fromkeys(("plain", "residual"),
                             ("acc", "param", "out", "rows", "columns", "outputs", "row", "pixel", "residual")), """
         out[rows, columns, outputs] (strides row, pixel, 1) = clamp(requantize(acc + bias) [+ residual] + zero_point),
-        then the table if there is one; ``param`` holds int32 bias[outputs] and int32 multiplier[outputs]."""),
+        then the table if there is one; ``param`` holds int32 bias[outputs] and int32 multiplier[outputs], with double
+        rounding also int32 shift[outputs]."""),
     "elementwise": Operation("vector", dict.fromkeys(
-        ("add", "mul", "max", "min", "table", "prelu", "max_pool", "avg_pool", "softmax"), ELEMENTS), """
+        ("add", "mul", "max", "min", "table", "prelu", "max_pool", "avg_pool", "softmax", "add_double",
+         "softmax_double"), ELEMENTS), """
         n0 x n1 x n2 elements with strides a, b, o. Binary forms read two tensors; table, prelu, avg_pool and softmax
-        read int8 or int32 entries of the parameter memory at b. Pools follow the pool window over a; the rows of a
+        read int8 or int32 entries of the parameter memory at b (with double rounding a multiplier and its shift). The
+        double forms are TFLite's. Pools follow the pool window over a; the rows of a
         softmax are n2 long."""),
     "store": Operation("store", {"dram": COPY}, """
         Copy n0 x n1 x n2 x n3 bytes with strides s in activation memory to strides d in DRAM."""),
@@ -72,7 +81,8 @@ OPERATIONS: dict[str, Operation] = {
 }  # fmt: skip
 CODES = {name: code for code, name in enumerate(OPERATIONS, 1)}
 NAMES = {code: name for name, code in CODES.items()}
-_CONFIGURED = {"window": "matrix", "pool": "vector", "requant": "vector", "binary": "vector"}
+_CONFIGURED = {"window": "matrix", "pool": "vector", "requant": "vector", "binary": "vector", "sum": "vector"}
+TWO_TENSORS = ("add", "mul", "max", "min", "add_double")
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +255,7 @@ def _requantize_spans(o: Mapping[str, int], requant: Mapping[str, int], residual
     extents = (o["rows"], o["columns"], o["outputs"])
     spans: list[Span] = [
         ("acc", o["acc"], o["acc"] + 4 * o["rows"] * o["columns"] * o["outputs"], False),
-        ("param", o["param"], o["param"] + 8 * o["outputs"], False),
+        ("param", o["param"], o["param"] + (12 if requant["rounding"] == DOUBLE else 8) * o["outputs"], False),
         ("act", *reach(o["out"], extents, (o["row"], o["pixel"], 1)), True),
     ]
     if requant["table"] >= 0:
@@ -265,10 +275,11 @@ def _elementwise_spans(form: str, o: Mapping[str, int], registers: Registers) ->
         spans.append(("act", *window_span(o["a"], window, *extents), False))
     else:
         spans.append(("act", *reach(o["a"], extents, (o["a0"], o["a1"], o["a2"])), False))
-    if form in ("add", "mul", "max", "min"):
+    if form in TWO_TENSORS:
         spans.append(("act", *reach(o["b"], extents, b_strides), False))
     elif form in ("prelu", "avg_pool"):
-        spans.append(("param", *reach(o["b"], extents, [4 * s for s in b_strides], 4), False))
-    elif form in ("table", "softmax"):
+        size = 8 if form == "avg_pool" and registers.sets["requant"]["rounding"] == DOUBLE else 4
+        spans.append(("param", *reach(o["b"], extents, [4 * s for s in b_strides], size), False))
+    elif form in ("table", "softmax", "softmax_double"):
         spans.append(("param", o["b"], o["b"] + (256 if form == "table" else 1024), False))
     return spans

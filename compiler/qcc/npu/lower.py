@@ -11,11 +11,14 @@ from numpy.typing import NDArray
 
 from qcc.ir.graph import Graph, Node
 from qcc.npu.element import ElementJob
+from qcc.npu.isa import DIVIDE, DOUBLE
 from qcc.npu.jobs import Job, dense
 from qcc.npu.move import Copy, MoveJob
 from qcc.npu.window import WindowJob
 from qcc.numerics import INT8_MIN
 from qcc.ops.base import pair
+from qcc.ops.pool import tap_counts
+from qcc.ops.rounding import follows_tflite
 
 Lowering = Callable[["Context", Node], Job]
 LOWERINGS: dict[str, Lowering] = {}
@@ -59,7 +62,10 @@ def lowering(*ops: str) -> Callable[[Lowering], Lowering]:
 def _scaling(node: Node, residual_zero: int = 0) -> dict[str, int]:
     a = node.attrs
     low, high = a["clamp"]
-    found = {"shift": a["shift"], "zero_point": a["zero_point"], "low": low, "high": high}
+    found = {"zero_point": a["zero_point"], "low": low, "high": high}
+    if follows_tflite(node):
+        return found | {"rounding": DOUBLE}
+    found["shift"] = a["shift"]
     if "residual_multiplier" in a:
         found |= {"residual_multiplier": a["residual_multiplier"], "fraction": a["fraction"],
                   "residual_zero": residual_zero}  # fmt: skip
@@ -71,6 +77,7 @@ def _epilogue(c: Context, node: Node) -> dict[str, Any]:
     return {
         "requant": _scaling(node, c.zero(residual) if residual else 0),
         "bias": c.constant(node, "b"), "multiplier": c.constant(node, "multiplier"),
+        "shifts": c.constant(node, "shift") if follows_tflite(node) else None,
         "table": c.constant(node, "table") if "table" in node.inputs else None,
         "residual": c.roots[residual] if residual else None,
     }  # fmt: skip
@@ -107,11 +114,16 @@ def _pool(c: Context, node: Node) -> Job:
     x, out, a = c.shape(node.inputs["x"]), c.shape(node.output), node.attrs
     average = node.op == "avg_pool"
     top, left, *_ = a["pad"]
+    zero = c.zero(node.inputs["x"]) if average else INT8_MIN
+    scaling = {} if not average or follows_tflite(node) else _scaling(node)
+    entries = c.constant(node, "multiplier") if average and not follows_tflite(node) else None
+    if average and follows_tflite(node):
+        low, high = a["clamp"]
+        zero, entries = -a["offset"], tap_counts(node, x).astype(np.int32)
+        scaling = {"zero_point": zero, "low": low, "high": high, "rounding": DIVIDE}
     return WindowJob(c.layer, node.output, "avg_pool" if average else "max_pool", c.root(node, "x"),
                      c.roots[node.output], _image(x), _result(out), pair(a["kernel"]), pair(a["stride"]),
-                     pair(a.get("dilation", (1, 1))), (top, left), c.zero(node.inputs["x"]) if average else INT8_MIN,
-                     _scaling(node) if average else {},
-                     multiplier=c.constant(node, "multiplier") if average else None)  # fmt: skip
+                     pair(a.get("dilation", (1, 1))), (top, left), zero, scaling, multiplier=entries)  # fmt: skip
 
 
 @lowering("reduce_mean", "reduce_sum", "reduce_max")
@@ -123,7 +135,8 @@ def _reduce(c: Context, node: Node) -> Job:
     return WindowJob(c.layer, node.output, "avg_pool" if average else "max_pool", c.root(node, "x"),
                      c.roots[node.output], (before, count, 1, inner), (1, 1, inner), (count, 1), (1, 1), (1, 1),
                      (0, 0), c.zero(node.inputs["x"]) if average else INT8_MIN, _scaling(node) if average else {},
-                     multiplier=c.constant(node, "multiplier") if average else None)  # fmt: skip
+                     multiplier=c.constant(node, "multiplier") if average else None,
+                     shifts=c.constant(node, "shift") if follows_tflite(node) else None)  # fmt: skip
 
 
 def _image(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
@@ -147,7 +160,15 @@ def _binary(c: Context, node: Node) -> Job:
     out, a = c.shape(node.output), node.attrs
     form = {"sub": "add", "maximum": "max", "minimum": "min"}.get(node.op, node.op)
     config: dict[str, int] = {}
-    if form in ("add", "mul"):
+    registers = "binary"
+    if form == "add" and follows_tflite(node):
+        form, registers = "add_double", "sum"
+        low, high = a["clamp"]
+        config = {"zero_a": c.zero(node.inputs["a"]), "zero_b": c.zero(node.inputs["b"]), "low": low, "high": high,
+                  "zero_point": a["zero_point"], "sign": -1 if node.op == "sub" else 1}  # fmt: skip
+        for i, key in enumerate(("a", "b", "out")):
+            config |= {f"multiplier_{key}": a["multipliers"][i], f"shift_{key}": a["shifts"][i]}
+    elif form in ("add", "mul"):
         low, high = a["clamp"]
         config = {"zero_a": c.zero(node.inputs["a"]), "zero_b": c.zero(node.inputs["b"]), "shift": a["shift"],
                   "zero_point": a["zero_point"], "low": low, "high": high}  # fmt: skip
@@ -157,7 +178,7 @@ def _binary(c: Context, node: Node) -> Job:
             config["multiplier_a"] = int(c.constant(node, "multiplier")[0])
     left, right = (_broadcast(c.shape(node.inputs[key]), out) for key in ("a", "b"))
     return ElementJob(c.layer, node.output, form, c.root(node, "a"), c.root(node, "b"), c.roots[node.output], out,
-                      left, right, ("binary", config) if config else None)  # fmt: skip
+                      left, right, (registers, config) if config else None)  # fmt: skip
 
 
 @lowering("lut")
@@ -182,7 +203,8 @@ def _prelu(c: Context, node: Node) -> Job:
 @lowering("softmax")
 def _softmax(c: Context, node: Node) -> Job:
     shape = c.shape(node.output)
-    return ElementJob(c.layer, node.output, "softmax", c.root(node, "x"), None, c.roots[node.output], shape,
+    form = "softmax_double" if follows_tflite(node) else "softmax"
+    return ElementJob(c.layer, node.output, form, c.root(node, "x"), None, c.roots[node.output], shape,
                       tuple(dense(shape)), (0,) * len(shape), param=c.constant(node, "table"), whole_last=True,
                       passes=3)  # fmt: skip
 

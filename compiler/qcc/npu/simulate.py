@@ -11,6 +11,7 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from qcc import numerics
+from qcc import numerics_tflite as tflite
 from qcc.errors import QccError
 from qcc.npu import isa
 from qcc.npu.isa import Instruction
@@ -159,7 +160,8 @@ class Machine:
     def _scaling_rules(number: int, ins: Instruction) -> None:
         """Of the registers that a configure sets for requantization."""
         o = ins.operands
-        shifts = [o[k] for k in ("shift", "fraction") if k in o]
+        shifts = [o[k] for k in ("shift", "fraction") if k in o] + [31 + o[f"shift_{k}"] for k in ("a", "b", "out")
+                                                                    if ins.form == "sum"]
         if any(not 0 <= s <= 62 for s in shifts) or not -128 <= o.get("low", 0) <= o.get("high", 0) <= 127:
             raise MachineError("shifts are 0 to 62, limits are int8 values in order", number, ins)
         if any(not -128 <= o.get(k, 0) <= 127 for k in ZEROS):
@@ -213,10 +215,10 @@ class Machine:
     def _requantize(self, ins: Instruction, o: Operands) -> None:
         r = self.registers.sets["requant"]
         shape = (o["rows"], o["columns"], o["outputs"])
-        n = o["outputs"]
+        n, double = o["outputs"], r["rounding"] == isa.DOUBLE
         acc = self._int32("acc", o["acc"], int(np.prod(shape))).reshape(shape).astype(np.int64)
-        bias, multiplier = self._int32("param", o["param"], 2 * n).reshape(2, n)
-        v = numerics.requantize(acc + bias, multiplier, r["shift"])
+        bias, multiplier, *shifts = self._int32("param", o["param"], (3 if double else 2) * n).reshape(-1, n)
+        v = _rescale(acc + bias, multiplier, shifts[0] if double else r["shift"], double)
         if ins.form == "residual":
             strides = (r["residual_row"], r["residual_pixel"], 1)
             other = self._view("act", o["residual"], shape, strides).astype(np.int64) - r["residual_zero"]
@@ -255,7 +257,14 @@ class Machine:
         for ky, kx in taps:
             total += view[:, :, ky, kx]
         r = self.registers.sets["requant"]
-        return self._finish(total - len(taps) * zero, self._entries(o, shape), r)
+        acc, entries = total - len(taps) * zero, self._entries(o, shape)
+        if r["rounding"] == isa.DIVIDE:
+            mean = tflite.divide_away(acc, np.maximum(entries, 1))
+            return numerics.clamp(mean + r["zero_point"], r["low"], r["high"])
+        if r["rounding"] == isa.DOUBLE:
+            multiplier, shift = self._int32("param", o["b"], 2)
+            return numerics.clamp(_rescale(acc, multiplier, shift, True) + r["zero_point"], r["low"], r["high"])
+        return self._finish(acc, entries, r)
 
     @staticmethod
     def _finish(acc: I64, multiplier: Any, r: Operands) -> I8:
@@ -270,6 +279,16 @@ class Machine:
         left, right = (v.astype(np.int64) - z for v, z in ((a, r["zero_a"]), (self._second(o, shape), r["zero_b"])))
         v = numerics.rounding_shift(left * r["multiplier_a"] + right * r["multiplier_b"], r["shift"])
         return numerics.clamp(v + r["zero_point"], r["low"], r["high"])
+
+    def _add_double(self, a: I8, o: Operands, shape: Sequence[int]) -> I8:
+        r = self.registers.sets["sum"]
+        left, right = (v.astype(np.int64) - z for v, z in ((a, r["zero_a"]), (self._second(o, shape), r["zero_b"])))
+        multipliers, shifts = (tuple(r[f"{k}_{i}"] for i in ("a", "b", "out")) for k in ("multiplier", "shift"))
+        v = tflite.add(left, right, r["sign"], multipliers, shifts)
+        return numerics.clamp(v + r["zero_point"], r["low"], r["high"])
+
+    def _softmax_double(self, a: I8, o: Operands, shape: Sequence[int]) -> I8:
+        return tflite.softmax(a, self._int32("param", o["b"], 256))
 
     def _mul(self, a: I8, o: Operands, shape: Sequence[int]) -> I8:
         r = self.registers.sets["binary"]
@@ -294,7 +313,15 @@ class Machine:
         return np.minimum(a, self._second(o, shape))
 
 
+def _rescale(acc: I64, multiplier: Any, shift: Any, double: bool) -> I64:
+    """TFLite's double rounding (accumulators modulo 2^32, shifts that could not be meant limited), or half up."""
+    if double:
+        return tflite.multiply(tflite.wrap32(acc), multiplier, np.clip(shift, -31, 31))
+    return numerics.requantize(acc, multiplier, shift)
+
+
 _FORMS: dict[str, Callable[[Machine, I8, Operands, Sequence[int]], I8]] = {
     "add": Machine._add, "mul": Machine._mul, "max": Machine._max, "min": Machine._min, "table": Machine._table,
-    "prelu": Machine._prelu, "softmax": Machine._softmax,
+    "prelu": Machine._prelu, "softmax": Machine._softmax, "add_double": Machine._add_double,
+    "softmax_double": Machine._softmax_double,
 }  # fmt: skip

@@ -12,7 +12,8 @@ from qcc.npu.constraints import violation
 from qcc.npu.description import Description
 from qcc.ops.base import pair
 
-EDGES = ("quantize", "dequantize")
+EDGES = ("dequantize", "recentre")
+"""At the end of a program."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,12 @@ def split(graph: Graph, d: Description, host: bool = False) -> Split:
     before, device, after = [], [], []
     refused: list[Unsupported] = []
     for node in graph.nodes:
-        if node.op == "quantize" and node.inputs["x"] in graph.inputs:
+        if node.op in ("quantize", "recentre") and node.inputs["x"] in graph.inputs:
             before.append(node)
             continue
         follows = any(v in on_host for v in node.inputs.values())
-        broken = None if node.op == "dequantize" or follows else violation(node, graph, d)
-        if node.op == "dequantize" or follows or (broken and host):
+        broken = None if node.op in EDGES or follows else violation(node, graph, d)
+        if node.op in EDGES or follows or (broken and host):
             on_host.add(node.output)
             after.append(node)
         elif broken:

@@ -66,6 +66,8 @@ class WindowJob(Job):
     bias: NDArray[np.int32] | None = None
     multiplier: NDArray[np.int32] | None = None
     """By output channel; avg_pool: [1] or [OH * OW]."""
+    shifts: NDArray[np.int32] | None = None
+    """With double rounding, by multiplier."""
     table: NDArray[np.int8] | None = None
     residual: str | None = None
 
@@ -74,7 +76,7 @@ class WindowJob(Job):
         self.reads = tuple(dict.fromkeys(v for v in (self.x, self.residual) if v))
         self.writes = self.out
         self.over = (self.residual,) if self.residual and self.residual != self.x else ()
-        parts = (a for a in (self.weight, self.bias, self.multiplier, self.table) if a is not None)
+        parts = (a for a in (self.weight, self.bias, self.multiplier, self.shifts, self.table) if a is not None)
         self.weight_bytes = sum(a.nbytes for a in parts)
 
     # ---- geometry ------------------------------------------------------------------------------------------------
@@ -114,8 +116,8 @@ class WindowJob(Job):
         if self.multiplier is None:
             return 0
         if self.kind == "avg_pool":
-            return 4 if self.multiplier.size == 1 else 4 * t.rows * t.columns
-        return 8 * t.outputs + (256 if self.table is not None else 0)
+            return 8 if self.multiplier.size == 1 else 4 * t.rows * t.columns
+        return (8 if self.shifts is None else 12) * t.outputs + (256 if self.table is not None else 0)
 
     # ---- search --------------------------------------------------------------------------------------------------
 
@@ -277,13 +279,13 @@ class _Writer:
                 data["w", block, 0] = job.weight[:, block.o0 : block.o1].tobytes()
             if job.bias is not None and job.multiplier is not None:
                 table = b"" if job.table is None else job.table.tobytes()
-                pair = job.bias[block.o0 : block.o1].tobytes() + job.multiplier[block.o0 : block.o1].tobytes()
-                data["p", block] = pair + table
+                columns = [a for a in (job.bias, job.multiplier, job.shifts) if a is not None]
+                data["p", block] = b"".join(a[block.o0 : block.o1].tobytes() for a in columns) + table
         if job.kind == "avg_pool":
             assert job.multiplier is not None
             m = job.multiplier
             if m.size == 1:
-                data["p", None] = m.tobytes()
+                data["p", None] = m.tobytes() + (b"" if job.shifts is None else job.shifts.tobytes())
             else:
                 grid = m.reshape(job.result[:2])
                 for (r0, r1), (c0, c1) in itertools.product(*self._spatial()):
@@ -325,7 +327,7 @@ class _Writer:
                     self._move(job.residual, address, b, r0, r1, c0, c1, block, into=True)
                 residual = {"residual_row": r_row, "residual_pixel": r_pixel}
             param = self._param(("p", block))
-            table = -1 if job.table is None else param + 8 * outputs
+            table = -1 if job.table is None else param + (8 if job.shifts is None else 12) * outputs
             e.configure("requant", **job.requant, **residual, table=table)
             operands = {"residual": address} if job.residual else {}
             e("requantize", "residual" if job.residual else "plain", acc=sums, param=param, out=out, rows=rows,
