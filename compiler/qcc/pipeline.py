@@ -48,9 +48,9 @@ def compile(
     """Compile a model into a library for ``target`` and load it.
 
     ``model``: path or bytes of an ONNX or TFLite file, an ``onnx.ModelProto``, a ``torch.nn.Module`` (with
-    ``example_inputs``, a tuple of tensors) or ``torch.export.ExportedProgram``, a float ``Graph``, or an integer one.
-    Integer and quantized models need no ``calib``; integer ones keep their inputs and outputs whatever ``io`` says.
-    ``calib``: samples (``quantize.calibrate.Samples``), or the path of a file or folder of them.
+    ``example_inputs``, a tuple of tensors) or ``torch.export.ExportedProgram``, or a ``Graph``. Quantized models need
+    no ``calib``; one that is integer already keeps its own inputs and outputs whatever ``io`` says. ``calib``: samples
+    (``quantize.calibrate.Samples``), or the path of a file or folder of them.
     ``out``: the artifact's folder; without it the artifact lives as long as the returned model. ``io``: "float", or
     "int8" for inputs and outputs in the model's own quantization. ``method``: how ranges are chosen
     (``quantize.observers.METHODS``). ``jobs``: processes that build kernels. ``dump_ir``: a folder for the graph after
@@ -146,12 +146,25 @@ def build(
     from qcc.remote import RemoteModel
     from qcc.runtime import Model
 
+    check_roundings(graph, target)
     layout = plan_layout(graph, target)
     calls = lower(graph, layout)
     built = _build(calls, target, jobs, progress)
     package = Package(graph.name, graph, layout, plan_arena(layout), calls, built, target, tuple(remarks or ()))
     emit_library(package, folder)
     return RemoteModel(folder) if target.missing() else Model(folder)
+
+
+def check_roundings(graph: Graph, target: Target) -> None:
+    """Raise UnsupportedError for the nodes whose arithmetic the target's schedules do not have."""
+    from qcc.errors import Unsupported, UnsupportedError
+    from qcc.ops.rounding import follows_tflite
+
+    if "tflite" not in target.roundings:
+        reason, hint = f"{target.name} does not round as TFLite does", "compile the float model, or for an x86 target"
+        found = [Unsupported(n.output, n.op, reason, hint) for n in graph.nodes if follows_tflite(n)]
+        if found:
+            raise UnsupportedError(found, where=graph.name)
 
 
 def lower(graph: Graph, layout: Layout) -> list[Call]:
@@ -164,11 +177,11 @@ def lower(graph: Graph, layout: Layout) -> list[Call]:
 
 def is_integer(graph: Graph) -> bool:
     """Whether a graph is an integer program already."""
-    return any(graph.types[value].dtype == "int8" for value in graph.activations())
+    return any(t.dtype == "int8" for t in graph.types.values())
 
 
 def _import(model: Any, name: str | None, example_inputs: Any) -> Graph:
-    """The graph of a model by the front end that its type or contents call for."""
+    """The graph of a model by the front end that its contents call for."""
     if isinstance(model, Graph):
         return model
     from qcc.frontend.detect import is_tflite

@@ -13,7 +13,6 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from qcc.errors import TargetError
 from qcc.ir.graph import Node
 from qcc.lower.elementwise import lookup_calls
 from qcc.lower.kernel import BufferArg, Call, CallBuilder, LowerContext, View
@@ -134,9 +133,6 @@ class Epilogue:
         self.shifts: NDArray[np.int32] | None = None
         if follows_tflite(node):
             self.shifts = ctx.constant(node.inputs["shift"])
-            if ctx.target.family == "neon":
-                raise TargetError("its kernels do not round as TFLite does", where=ctx.target.name,
-                                  hint="compile integer TFLite models for x86")
         else:
             self.multiplier, self.shift = scaled_to(ctx.target.requant_shift, self.multiplier, a["shift"])
         low, high = a["clamp"]
@@ -148,11 +144,13 @@ class Epilogue:
             self.residual = ctx.place(node.inputs["residual"])
             self.fraction = a["fraction"]
             self.q[3:] = ctx.type(node.inputs["residual"]).zero_point + self.offset, a["residual_multiplier"]
-        bound = accumulator_bound(w, ctx.constant(node.inputs["b"]), ctx.type(node.inputs["x"]).zero_point)
-        values = bound.astype(np.float64) * self.multiplier * 2.0 ** -(self.shift or 0)
-        largest = (values.max(initial=0) + 255 * abs(int(self.q[4])) + 2) * 2.0**-self.fraction
-        self.narrow = bool(largest + 256 < INT16_MAX)
+        self.narrow = False
         """Values fit 16 bits before they are clamped, zero point included."""
+        if self.shift is not None:
+            bound = accumulator_bound(w, ctx.constant(node.inputs["b"]), ctx.type(node.inputs["x"]).zero_point)
+            values = bound.astype(np.float64) * self.multiplier * 2.0**-self.shift
+            largest = (values.max(initial=0) + 255 * abs(int(self.q[4])) + 2) * 2.0**-self.fraction
+            self.narrow = bool(largest + 256 < INT16_MAX)
         self.symmetric = bool((w > -128).all())
 
     def params(self, channels: int) -> dict[str, int | bool | None]:
@@ -188,21 +186,22 @@ def gemm_calls(
         residual = rest[0] if rest else None
     pixel = x[0].strides[2]
     joined = kx == 1 or (pixel == channels and window.dilation[1] == 1)
-    tapped = [part.reshape(n, ky, 1, kx * channels) if joined else part for part in byte_parts(w)]
+    runs = [part.reshape(n, ky, 1, kx * channels) if joined else part for part in byte_parts(w)]
     # The parts of a tap are taps at the same place.
-    runs = np.stack(tapped, axis=3).reshape(n, ky, -1, tapped[0].shape[3])
+    stacked = np.stack(runs, axis=3).reshape(n, ky, -1, runs[0].shape[3])
     step, hop = window.stride[1] * pixel, window.dilation[1] * pixel
     batch, height, width, _ = y[0].shape
     calls = []
     for part in gemm_parts(target, width, n, w[0].size):
         count, these = part.last - part.first, part.end - part.begin
-        packed = pack_gemm(runs[part.begin : part.end], part.lanes, part.dot)
+        packed = pack_gemm(stacked[part.begin : part.end], part.lanes, part.dot)
         blocks, _, taps, groups = packed.shape[:4]
-        extent = (count - 1) * step + (taps // len(tapped) - 1) * hop + groups * part.dot
+        taps //= len(runs)
+        extent = (count - 1) * step + (taps - 1) * hop + groups * part.dot
         call = CallBuilder(
             "conv_gemm", node.output, macs=batch * height * count * these * (w.size // n),
             params={"stride": window.stride[0], "dilation": window.dilation[0], "step": step, "hop": hop,
-                    "parts": len(tapped), "outputs": (batch, height, count), "depth": w[0].size,
+                    "parts": len(runs), "outputs": (batch, height, count), "depth": w[0].size,
                     **epilogue.params(these)},
         )  # fmt: skip
         origin = BufferArg(x[1].value, x[1].offset + part.first * step)

@@ -25,7 +25,7 @@ def conv_depthwise(kernel: Kernel, decide: Decide) -> Any:
     channels = kernel.param("channels")
     x, y = kernel.view("x").strides, kernel.view("y").strides
     lines = decide("lines", [1, 2], 2) if lanes == 8 and dot == 4 and height % 2 == 0 else 1
-    pixels = decide("pixels", divisors(width, 16), nearest_divisor(width, 8))
+    pixels = decide("pixels", divisors(width, 16), tile_width(width, lanes, dot))
     epilogue = Epilogue.of(kernel)
     sums = columns_by_sdot if dot == 4 else pixels_by_smlal
     with IRBuilder() as builder, function(kernel) as p:
@@ -56,6 +56,13 @@ def conv_depthwise(kernel: Kernel, decide: Decide) -> Any:
                 with T.serial(0, width // pixels) as column:
                     tile(b, row, column * pixels, T.int32(channels // lanes), channels % lanes)
     return builder.get()
+
+
+def tile_width(width: int, lanes: int, dot: int) -> int:
+    """Default pixels of a tile: wide ones share columns, until LLVM spills registers."""
+    if dot == 4:
+        return nearest_divisor(width, 8 if lanes == 8 else 4)
+    return 4 if width % 4 == 0 else nearest_divisor(width, 8)
 
 
 Sums = Iterator[tuple[list[Place], list[Vector]]]
