@@ -54,9 +54,10 @@ def compile_command(
     from qcc.ir.text import show
 
     if stop_after is not None:
-        found = pipeline.stages(model, calib=calib, name=name, io=io)
-        click.echo(show(next(graph for stage, graph in found if stage == stop_after)), nl=False)
-        return
+        for stage, graph in pipeline.stages(model, calib=calib, name=name, io=io):
+            if stage == stop_after or (stage == "quantize" and stop_after != "import"):
+                click.echo(show(graph), nl=False)  # an integer model has no stage "simplify"
+                return
     folder = output or Path("build") / model.stem
     made = pipeline.compile(model, target=target, calib=calib, out=folder, name=name, io=io, jobs=jobs, dump_ir=dump_ir,
                             host=host)

@@ -82,7 +82,7 @@ def pad_to(array: NDArray[Int], axis: int, multiple: int) -> NDArray[Int]:
 def centred_weights(node: Node, ctx: LowerContext) -> Weights:
     """Weights less their zero point, which only TFLite's first scheme has."""
     w: NDArray[np.int8] = ctx.constant(node.inputs["w"])
-    zero_point = ctx.type(node.inputs["w"]).zero_point
+    zero_point = ctx.type(node.inputs["w"]).zero_point if follows_tflite(node) else 0
     return w.astype(np.int16) - np.int16(zero_point) if zero_point else w
 
 

@@ -26,7 +26,7 @@ from qcc import numerics
 from qcc.ir.graph import Arrays, Node, TensorType, Types
 from qcc.numerics import QParams
 from qcc.ops.base import Op
-from qcc.ops.rounding import check_shift, rescale
+from qcc.ops.rounding import check_shift, follows_tflite, rescale
 
 if TYPE_CHECKING:
     from qcc.quantize.convert import Converter
@@ -82,6 +82,12 @@ def real_epilogue(node: Node, x: Arrays, sums: NDArray[Any]) -> NDArray[Any]:
         y = y + x["residual"]
     low, high = node.attrs.get("clamp") or (-math.inf, math.inf)
     return np.asarray(np.clip(y, low, high), np.float32)
+
+
+def exact_operands(node: Node, x: Arrays, types: Types) -> tuple[NDArray[Any], NDArray[Any]]:
+    """``numerics.exact_operands`` of a layer; only TFLite's weights may have a zero point."""
+    weight_zero_point = types["w"].zero_point if follows_tflite(node) else 0
+    return numerics.exact_operands(x["x"], types["x"].zero_point, x["w"], weight_zero_point)
 
 
 def integer_epilogue(node: Node, x: Arrays, types: Types, acc: NDArray[np.int64]) -> NDArray[np.int8]:
