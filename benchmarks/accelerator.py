@@ -48,7 +48,7 @@ def timeline(graph: Graph, d: Description) -> Timeline:
 
 
 def signed(found: float, published: float) -> str:
-    return f"{found / published - 1:+.0%}"
+    return f"{found / published - 1:+.1%}"
 
 
 def tables() -> str:

@@ -43,14 +43,18 @@ class Split:
 
 def split(graph: Graph, d: Description, host: bool = False) -> Split:
     """Quantization at the edges is the host's work; so, with ``host``, is what the accelerator cannot do and all that
-    follows from it. Raises UnsupportedError, which lists every node that breaks a rule.
+    follows from it. Raises UnsupportedError, which lists every node that breaks a rule, but not those behind one.
     """
     on_host: set[str] = set()
+    lost: set[str] = set()
     before, device, after = [], [], []
     refused: list[Unsupported] = []
     for node in graph.nodes:
         if node.op in ("quantize", "recentre") and node.inputs["x"] in graph.inputs:
             before.append(node)
+            continue
+        if any(v in lost for v in node.inputs.values()):
+            lost.add(node.output)
             continue
         follows = any(v in on_host for v in node.inputs.values())
         broken = None if node.op in EDGES or follows else violation(node, graph, d)
@@ -59,6 +63,7 @@ def split(graph: Graph, d: Description, host: bool = False) -> Split:
             after.append(node)
         elif broken:
             refused.append(broken)
+            lost.add(node.output)
         else:
             device.append(node)
     if refused:
