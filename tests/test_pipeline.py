@@ -19,14 +19,11 @@ import qcc
 from onnx_net import Net
 from qcc import numerics, pipeline
 from qcc.emit import library
-from qcc.errors import CalibrationError, QccError, ToolError, UnsupportedError
+from qcc.errors import CalibrationError, QccError, ToolError
 from qcc.frontend.onnx import load
 from qcc.ir.evaluate import run_integer
-from qcc.ir.graph import Graph, Node, TensorType
 from qcc.ir.text import parse, show
 from qcc.lower import build
-from qcc.numerics import QParams
-from qcc.pipeline import check_roundings
 from qcc.target import Target, known_targets
 
 HOST = Target.load("host")
@@ -312,15 +309,3 @@ def test_compiling_a_mobilenet(data_dir: Path, tmp_path: Path, cold: Path) -> No
     assert not found[1]["tvm"]
     assert found[1]["seconds"] < found[0]["seconds"]
     assert files(tmp_path / "cold") == files(tmp_path / "warm")
-
-
-def test_a_rounding_that_the_target_lacks() -> None:
-    """Every such node is listed, before anything is built."""
-    table = np.arange(-128, 128).astype(np.int8)
-    graph = Graph("g", ["x"], ["y"], {"x": TensorType((1, 4), "int8", QParams(1.0))}, {"t": table})
-    graph.types["t"] = TensorType((256,), "int8")
-    graph.types["y"] = graph.types["x"]
-    graph.nodes.append(Node("y", "lut", {"x": "x", "table": "t"}, {"rounding": "tflite"}))
-    with pytest.raises(UnsupportedError, match=r"lut 'y': arm-neon does not round as TFLite does. Hint: compile"):
-        check_roundings(graph, Target.load("arm-neon"))
-    check_roundings(graph, Target.load("x86-avx2"))

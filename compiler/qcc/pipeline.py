@@ -168,25 +168,12 @@ def build(
     from qcc.remote import RemoteModel
     from qcc.runtime import Model
 
-    check_roundings(graph, target)
     layout = plan_layout(graph, target)
     calls = lower(graph, layout)
     built = _build(calls, target, jobs, progress)
     package = Package(graph.name, graph, layout, plan_arena(layout), calls, built, target, tuple(remarks or ()))
     emit_library(package, folder)
     return RemoteModel(folder) if target.missing() else Model(folder)
-
-
-def check_roundings(graph: Graph, target: Target) -> None:
-    """Raise UnsupportedError for the nodes whose arithmetic the target's schedules do not have."""
-    from qcc.errors import Unsupported, UnsupportedError
-    from qcc.ops.rounding import follows_tflite
-
-    if "tflite" not in target.roundings:
-        reason, hint = f"{target.name} does not round as TFLite does", "compile the float model, or for an x86 target"
-        found = [Unsupported(n.output, n.op, reason, hint) for n in graph.nodes if follows_tflite(n)]
-        if found:
-            raise UnsupportedError(found, where=graph.name)
 
 
 def lower(graph: Graph, layout: Layout) -> list[Call]:

@@ -63,8 +63,6 @@ class Target(_Table):
     """CPU flags as in /proc/cpuinfo, all of which the machine must have."""
     family: Literal["vnni", "avx2", "neon"]
     """The module of schedules in ``qcc.schedule``."""
-    roundings: list[Literal["half_up", "tflite"]] = ["half_up", "tflite"]
-    """The rules of requantization that the family's schedules follow: qcc's own, and that of integer TFLite files."""
     storage: Literal["uint8", "int8"]
     """How int8 activations are kept in memory: as they are, or as q + 128."""
     lanes: int = Field(ge=1, le=64)

@@ -31,7 +31,7 @@ def conv_gemm(kernel: Kernel, decide: Decide) -> Any:
     batch, height, width = kernel.param("outputs")
     blocks, taps_y, taps_x, groups, lanes, dot = kernel.view("w").shape
     x, y = kernel.view("x").strides, kernel.view("y").strides
-    stride, dilation, step, hop = (kernel.param(k) for k in ("stride", "dilation", "step", "hop"))
+    stride, dilation, step, hop, parts = (kernel.param(k) for k in ("stride", "dilation", "step", "hop", "parts"))
     multiply, depth = MULTIPLY[dot], kernel.param("depth")
     rows = decide("rows", divisors(width, 16), neon_rows(width, lanes, blocks, depth, dot))
     tiles, every = width // rows, taps_y * taps_x * groups
@@ -61,7 +61,7 @@ def conv_gemm(kernel: Kernel, decide: Decide) -> Any:
             begin = T.bind(source(b, *position(first, t)))
             with T.serial(0, taps_y) as ky, T.serial(0, taps_x) as kx:
                 tap = T.bind((t * (taps_y * taps_x) + ky * taps_x + kx) * panel_bytes(rows, groups))
-                pack_panel(panel, tap, p["x"], begin + (ky * (dilation * x[1]) + kx * hop), rows, step, groups)
+                pack_panel(panel, tap, p["x"], begin + (ky * (dilation * x[1]) + kx // parts * hop), rows, step, groups)
 
         def tile(b: Any, first: Any, t: Any, block: Any) -> None:
             row, column = position(first, t)
@@ -69,12 +69,12 @@ def conv_gemm(kernel: Kernel, decide: Decide) -> Any:
             if paired:
                 made: Tile = SmmlaPanel(acc, rows, lanes, panel, p["w"], step, True)
                 made.start(p["bias"], block * lanes)
-                _reduce(1, 1, every, made, T.bind(t * panel_bytes(rows, every)), weights, (0, 0))
+                _reduce(1, 1, every, made, T.bind(t * panel_bytes(rows, every)), weights, (0, 0), 1)
             else:
                 made = multiply(acc, rows, lanes, p["x"], p["w"], step, kernel.param("symmetric"))
                 made.start(p["bias"], block * lanes)
                 begin = T.bind(source(b, row, column))
-                _reduce(taps_y, taps_x, groups, made, begin, weights, (dilation * x[1], hop))
+                _reduce(taps_y, taps_x, groups, made, begin, weights, (dilation * x[1], hop), parts)
             at = T.bind(b * y[0] + row * y[1] + column * y[2] + block * lanes)
 
             def residual(fours: Sequence[tuple[int, int]]) -> Any:
@@ -85,8 +85,7 @@ def conv_gemm(kernel: Kernel, decide: Decide) -> Any:
                     return load(p["residual"], there[0], 8 if len(fours) < 3 else 16)
                 return gather_words(p["residual"], there if len(fours) % 2 == 0 else [*there, there[-1]])
 
-            results = made.results(p["bias"], p["multiplier"], block * lanes, epilogue, p["q"],
-                                   residual if epilogue.residual else None)
+            results = made.results(p, block * lanes, epilogue, residual if epilogue.residual else None)
             for pixel, channel, out, begin_at, size in results:
                 store(p["y"], at + (pixel * y[2] + channel), out, begin_at, min(size, valid - channel))
 
@@ -107,14 +106,19 @@ def conv_gemm(kernel: Kernel, decide: Decide) -> Any:
     return builder.get()
 
 
-def _reduce(taps_y: int, taps_x: int, groups: int, made: Tile, begin: Any, weights: Any, hops: tuple[int, int]) -> None:
-    """The steps of a reduction: all taps, ``groups`` each; the pixels of a tap begin ``hops`` further on."""
+def _reduce(
+    taps_y: int, taps_x: int, groups: int, made: Tile, begin: Any, weights: Any, hops: tuple[int, int], parts: int
+) -> None:
+    """The steps of a reduction: all taps, ``groups`` each; the pixels of a tap begin ``hops`` further on.
+
+    ``parts`` neighbouring taps of a row are at the same place.
+    """
     group_bytes = made.lanes * made.dot
     steps = -(-groups // made.per_step)
 
     def tap(ky: Any, kx: Any, done: int) -> None:
         w = T.bind(weights + (ky * taps_x + kx) * (groups * group_bytes))
-        x = T.bind(begin + (ky * hops[0] + kx * hops[1]))
+        x = T.bind(begin + (ky * hops[0] + kx // parts * hops[1]))
 
         def step(s: Any, count: int, first: bool) -> None:
             made.step(x + s * (made.per_step * made.advance), w + s * (made.per_step * group_bytes), count, first)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from tvm import tirx
@@ -11,7 +12,8 @@ from tvm.script.ir_builder import tirx as T
 
 from qcc.lower.kernel import Kernel
 from qcc.schedule.decide import Decide
-from qcc.schedule.neon_vectors import Epilogue, Vector, function, intrinsic, join, load, sdot, store
+from qcc.schedule.intrinsic import modular_sum
+from qcc.schedule.neon_vectors import Epilogue, Vector, channels_of, function, intrinsic, join, load, sdot, store
 from qcc.schedule.tiles import divisors, nearest_divisor
 
 Place = tuple[int, int]
@@ -34,7 +36,6 @@ def conv_depthwise(kernel: Kernel, decide: Decide) -> Any:
             begin = T.bind(b * x[0] + row * x[1] + column * (kernel.param("stride") * x[3]) + block * lanes)
             at = T.bind(b * y[0] + row * y[1] + column * y[2] + block * lanes)
             bias = [load(p["bias"], block * lanes + c, 4) for c in range(0, lanes, 4)]
-            multiplier = [load(p["multiplier"], block * lanes + c, 4) for c in range(0, lanes, 4)]
             for places, values in sums(kernel, p["x"], begin, p["w"], block, bias, lines, pixels):
                 residual = None
                 if epilogue.residual:
@@ -42,7 +43,10 @@ def conv_depthwise(kernel: Kernel, decide: Decide) -> Any:
                     there = T.bind(b * r[0] + row * r[1] + column * r[2] + block * lanes)
                     parts = [load(p["residual"], there + (line * r[1] + pixel * r[2]), lanes) for line, pixel in places]
                     residual = parts[0] if len(parts) == 1 else join(*parts)
-                requantized = [epilogue.requantize(v, multiplier[i % len(multiplier)]) for i, v in enumerate(values)]
+                requantized = [
+                    epilogue.requantize(v, partial(channels_of, p, block * lanes + 4 * i % lanes))
+                    for i, v in enumerate(values)
+                ]
                 out = T.bind(epilogue.finish(requantized, residual, p["q"]))
                 for i, (line, pixel) in enumerate(places):
                     store(p["y"], at + (line * y[1] + pixel * y[2]), out, i * lanes, valid)
@@ -78,7 +82,7 @@ def columns_by_sdot(
     last row.
     """
     _, taps_x, groups, lanes, _ = kernel.view("w").shape
-    stride, dilation = kernel.param("stride"), kernel.param("dilation")
+    stride, dilation, parts = (kernel.param(k) for k in ("stride", "dilation", "parts"))
     _, _, row, column, _ = kernel.view("x").strides
     quarters = lanes // 4
     last_row = kernel.param("taps_y") - 1 if lines == 1 else 3
@@ -107,11 +111,11 @@ def columns_by_sdot(
         for line in range(lines) for kx in range(taps_x) for g in range(groups) for n in range(quarters)
     }  # fmt: skip
     totals: dict[Place, list[Vector]] = {}
-    for j in sorted({p * stride + kx * dilation for p in range(pixels) for kx in range(taps_x)}):
+    for j in sorted({p * stride + kx // parts * dilation for p in range(pixels) for kx in range(taps_x)}):
         data = [interleaved(j, g) for g in range(groups)]
         done = []
         for kx in range(taps_x):
-            pixel, rest = divmod(j - kx * dilation, stride)
+            pixel, rest = divmod(j - kx // parts * dilation, stride)
             if rest or not 0 <= pixel < pixels:
                 continue
             for line in range(lines):
@@ -130,7 +134,7 @@ def pixels_by_smlal(
 ) -> Sums:
     """``smull``, ``smlal``, then two ``saddw``: two products fit int16, unless weights may be -128."""
     _, taps_x, taps_y, lanes, _ = kernel.view("w").shape
-    stride, dilation = kernel.param("stride"), kernel.param("dilation")
+    stride, dilation, parts = (kernel.param(k) for k in ("stride", "dilation", "parts"))
     _, _, row, column, _ = kernel.view("x").strides
     taps = [(ky, kx) for kx in range(taps_x) for ky in range(taps_y)]
     together = 2 if kernel.param("symmetric") else 1
@@ -138,7 +142,7 @@ def pixels_by_smlal(
 
     def product(i: int, pixel: int) -> Vector:
         ky, kx = taps[i]
-        source = load(x, begin + (ky * row + (pixel * stride + kx * dilation) * column), 8)
+        source = load(x, begin + (ky * row + (pixel * stride + kx // parts * dilation) * column), 8)
         return intrinsic("aarch64.neon.smull.v8i16", "int16x8", source, weights[i])
 
     for first in range(0, pixels, 2):
@@ -151,7 +155,7 @@ def pixels_by_smlal(
                 if i + 1 < min(len(taps), i + together):
                     both = both + product(i + 1, pixel)
                 both = T.bind(both)
-                low = T.bind(low + T.Cast("int32x4", tirx.Shuffle([both], [0, 1, 2, 3])))
-                high = T.bind(high + T.Cast("int32x4", tirx.Shuffle([both], [4, 5, 6, 7])))
+                low = T.bind(modular_sum(low, T.Cast("int32x4", tirx.Shuffle([both], [0, 1, 2, 3])), 4))
+                high = T.bind(modular_sum(high, T.Cast("int32x4", tirx.Shuffle([both], [4, 5, 6, 7])), 4))
             values += [low, high]
         yield places, values

@@ -6,13 +6,15 @@ groups, for which it loads 16 bytes of each pixel. Sums lie in a local buffer th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
-from qcc.schedule.neon_vectors import Epilogue, Vector, intrinsic, lane, load, sdot
+from qcc.schedule.intrinsic import modular_sum
+from qcc.schedule.neon_vectors import Epilogue, Vector, channels_of, intrinsic, lane, load, sdot
 
 Four = tuple[int, int]
 """Four neighbouring channels of a pixel: (pixel, first channel)."""
@@ -73,16 +75,19 @@ class Tile:
         raise NotImplementedError
 
     def results(
-        self, bias: Any, multiplier: Any, channel: Any, epilogue: Epilogue, q: Any, residual: Residual | None
+        self, tables: Mapping[str, Any], channel: Any, epilogue: Epilogue, residual: Residual | None
     ) -> Iterator[Result]:
-        """The tile's bytes; its channels begin at ``channel`` of the tables ``bias`` and ``multiplier``."""
+        """The tile's bytes; its channels begin at ``channel`` of ``tables``: the kernel's parameters by key."""
         fours = [(p, c) for p in range(self.rows) for c in range(0, self.lanes, 4)]
         for begin in range(0, len(fours), 4):
             these = fours[begin : begin + 4]
             vectors = [
-                epilogue.requantize(self.sums(p, c, bias, channel), load(multiplier, channel + c, 4)) for p, c in these
+                epilogue.requantize(
+                    self.sums(p, c, tables["bias"], channel), partial(channels_of, tables, channel + c)
+                )
+                for p, c in these
             ]
-            out = T.bind(epilogue.finish(vectors, residual and residual(these), q))
+            out = T.bind(epilogue.finish(vectors, residual and residual(these), tables["q"]))
             for pixel in sorted({p for p, _ in these}):
                 mine = [i for i, (p, _) in enumerate(these) if p == pixel]
                 yield pixel, these[mine[0]][1], out, 4 * mine[0], 4 * len(mine)
@@ -174,14 +179,15 @@ class Smlal(Tile):
                         for half in (list(range(8)), list(range(8, 16)))
                     ]  # fmt: skip
                     low, high = halves
-                    total = _pairs(low + high) if self.symmetric else _pairs(low) + _pairs(high)
+                    total = _pairs(low + high) if self.symmetric else modular_sum(_pairs(low), _pairs(high), 4)
                     i = p * self.lanes + c
-                    self.put(i, total if first and g == 0 else self.get(i) + total)
+                    self.put(i, total if first and g == 0 else modular_sum(self.get(i), total, 4))
 
     def sums(self, pixel: int, first: int, bias: Any, channel: Any) -> Vector:
         """Partial sums of four channels added up (``addp``)."""
         a, b, c, d = (self.get(pixel * self.lanes + first + i) for i in range(4))
-        return _add_pairs(_add_pairs(a, b), _add_pairs(c, d)) + load(bias, channel + first, 4)
+        total = _add_pairs(_add_pairs(a, b), _add_pairs(c, d))
+        return modular_sum(total, load(bias, channel + first, 4), 4)
 
 
 def _pairs(v: Vector) -> Vector:
@@ -228,7 +234,7 @@ class Smmla(Tile):
                 self.put(i, intrinsic("aarch64.neon.smmla.v4i32.v16i8", "int32x4", self.get(i), pair, weights))
 
     def results(
-        self, bias: Any, multiplier: Any, channel: Any, epilogue: Epilogue, q: Any, residual: Residual | None
+        self, tables: Mapping[str, Any], channel: Any, epilogue: Epilogue, residual: Residual | None
     ) -> Iterator[Result]:
         """Two pixels at a time; pairs of channels alternate between them until the last permutation."""
         for pair in range(0, self.rows, 2):
@@ -237,10 +243,12 @@ class Smmla(Tile):
                 parts = []
                 for at in range(0, count, 8):
                     vectors = [
-                        epilogue.requantize(self.get(self._index(pair, c)), _twice(multiplier, channel + c))
+                        epilogue.requantize(
+                            self.get(self._index(pair, c)), partial(_channels_twice, tables, channel + c)
+                        )
                         for c in range(first + at, first + min(at + 8, count), 2)
                     ]
-                    parts.append(T.bind(epilogue.finish(vectors, r and r[at // 8], q)))
+                    parts.append(T.bind(epilogue.finish(vectors, r and r[at // 8], tables["q"])))
                 units = [T.reinterpret(v, dtype=f"int16x{min(count, 8)}") for v in parts]
                 for k in range(min(2, self.rows - pair)):
                     mixed = tirx.Shuffle(units, list(range(k, count, 2)))
@@ -306,6 +314,10 @@ def pack_panel(panel: Any, to: Any, x: Any, begin: Any, rows: int, distance: int
             pack(s * 2, 2)
     if groups % 2:
         pack(groups - 1, 1)
+
+
+def _channels_twice(tables: Mapping[str, Any], first: Any, key: str) -> Vector:
+    return _twice(tables[key], first)
 
 
 def _twice(table: Any, index: Any) -> Vector:

@@ -5,7 +5,7 @@ A function here builds TIR that LLVM turns into the instructions named in its do
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +42,11 @@ def intrinsic(name: str, dtype: str, *operands: Any) -> Vector:
 def load(buffer: Any, offset: Any, lanes: int = 16) -> Vector:
     """``lanes`` neighbouring elements of a flat buffer (``ldr``; neighbours become ``ldp``)."""
     return buffer[T.ramp(T.int32(0) + offset, 1, lanes)]
+
+
+def channels_of(tables: Mapping[str, Any], first: Any, key: str) -> Vector:
+    """Four channels of a table."""
+    return load(tables[key], first, 4)
 
 
 def store(buffer: Any, offset: Any, value: Vector, begin: int, count: int) -> None:
@@ -88,6 +93,11 @@ def lane(value: Vector, index: int) -> Vector:
     return T.reinterpret(tirx.Shuffle([T.reinterpret(value, dtype="int32x4")], [index] * 4), dtype="int8x16")
 
 
+def high_product(a: Vector, b: Vector) -> Vector:
+    """``(2 * a * b + 2^31) >> 32`` of int32x4: ``sqrdmulh``."""
+    return intrinsic("aarch64.neon.sqrdmulh.v4i32", "int32x4", a, b)
+
+
 @dataclass(frozen=True)
 class Epilogue:
     """What follows the sums; fields are the kernel's parameters. ``q`` is the kernel's table of zero points and limits.
@@ -95,7 +105,10 @@ class Epilogue:
     Exact as ``lower.expressions.epilogue``: ``sqrdmulh`` is ``(2 * a * b + 2^31) >> 32``.
     """
 
-    shift: int
+    shift: int | None
+    """None: each channel has its own, and rounding is TFLite's."""
+    raised: bool
+    """Some of the channels' shifts are to the left."""
     fraction: int
     clamped: bool
     residual: bool
@@ -106,13 +119,17 @@ class Epilogue:
     def of(kernel: Kernel) -> Epilogue:
         """That of a convolution."""
         residual = any(o.key == "residual" for o in kernel.operands)
-        shift, fraction, clamped, narrow = (kernel.param(k) for k in ("shift", "fraction", "clamped", "narrow"))
-        return Epilogue(shift, fraction, clamped, residual, narrow)
+        names = ("shift", "raised", "fraction", "clamped", "narrow")
+        shift, raised, fraction, clamped, narrow = (kernel.param(k) for k in names)
+        return Epilogue(shift, raised, fraction, clamped, residual, narrow)
 
-    def requantize(self, acc: Vector, multiplier: Vector) -> Vector:
-        """int32x4: ``sqrdmulh``, or a 64-bit product and ``rshrn``."""
+    def requantize(self, acc: Vector, read: Callable[[str], Vector]) -> Vector:
+        """int32x4: ``sqrdmulh``, or a 64-bit product and ``rshrn``; ``read`` gives the channels' part of a table."""
+        if self.shift is None:
+            return self._rounded_twice(acc, read("multiplier"), read("shift"))
+        multiplier = read("multiplier")
         if self.shift == 31:
-            return intrinsic("aarch64.neon.sqrdmulh.v4i32", "int32x4", acc, multiplier)
+            return high_product(acc, multiplier)
         halves = []
         for low in (0, 2):
             a, b = (tirx.Shuffle([v], [low, low + 1]) for v in (acc, multiplier))
@@ -120,6 +137,17 @@ class Epilogue:
             wide = intrinsic("aarch64.neon.smull.v2i64", "int64x2", a, b) + half
             halves.append(T.Cast("int32x2", T.shift_right(wide, T.broadcast(T.int64(self.shift), 2))))
         return join(*halves)
+
+    def _rounded_twice(self, acc: Vector, multiplier: Vector, shift: Vector) -> Vector:
+        """``expressions.multiply``: half away from zero is half up of a negative number less one."""
+        none = T.broadcast(T.int32(0), 4)
+        left = T.min(shift, none) if self.raised else none
+        down = T.min(none - shift, none)
+        if self.raised:
+            acc = intrinsic("aarch64.neon.sshl.v4i32", "int32x4", acc, none - left)
+        v = high_product(acc, multiplier)
+        less = T.shift_right(T.bitwise_and(v, down), T.broadcast(T.int32(31), 4))
+        return intrinsic("aarch64.neon.srshl.v4i32", "int32x4", intrinsic("sadd.sat.v4i32", "int32x4", v, less), down)
 
     def finish(self, values: Sequence[Vector], residual: Vector | None, q: Any) -> Vector:
         """Requantized int32x4, up to four → int8x8 or int8x16, whose last elements mean nothing where vectors miss.
