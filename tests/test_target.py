@@ -10,6 +10,7 @@ import pytest
 from qcc import target as module
 from qcc.data import data_folder
 from qcc.errors import TargetError
+from qcc.npu.description import known_npus
 from qcc.target import Target, known_targets
 
 VNNI = (data_folder("targets") / "x86-vnni.toml").read_text()
@@ -73,8 +74,8 @@ def test_what_is_missing_here(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_unknown_name() -> None:
     with pytest.raises(TargetError) as error:
         Target.load("x86-vni")
-    assert str(error.value) == (
-        f"unknown target 'x86-vni'. Hint: one of {', '.join(known_targets())}, host, or the path of a .toml file")
+    names = ", ".join([*known_targets(), *known_npus()])
+    assert str(error.value) == f"unknown target 'x86-vni'. Hint: one of {names}, host, or the path of a .toml file"
 
 
 @pytest.mark.parametrize(
