@@ -47,7 +47,9 @@ class Target(_Table):
     """As ``platform.machine()`` says it."""
     requires: list[str]
     """CPU flags as in /proc/cpuinfo, all of which the machine must have."""
-    family: Literal["vnni", "avx2"]
+    emit: Literal["library", "c"] = "library"
+    """What is made: a shared library, or C99 source for a microcontroller's firmware."""
+    family: Literal["vnni", "avx2", "c99", "dsp"]
     """The module of schedules in ``qcc.schedule``."""
     storage: Literal["uint8", "int8"]
     """How int8 activations are kept in memory: as they are, or as q + 128."""
@@ -60,8 +62,14 @@ class Target(_Table):
     vector_bytes: int = Field(ge=1, le=256)
     alignment: int = Field(ge=1, le=4096)
     """Bytes to which buffers and packed weights are aligned."""
-    llvm: LlvmTarget
+    llvm: LlvmTarget | None = None
+    """None: there are no objects, only source."""
     link: Link
+
+    @property
+    def halos(self) -> bool:
+        """Whether images are kept with their padding around them: it costs memory and saves conditions."""
+        return self.emit == "library"
 
     @staticmethod
     def load(name: str | Path) -> Target:

@@ -31,7 +31,7 @@ def emit_library(package: Package, folder: Path) -> None:
     and ToolError (no C compiler, or it failed).
     """
     check_output(folder)
-    with _replacing(folder) as new, tempfile.TemporaryDirectory(prefix="qcc-") as scratch:
+    with replacing(folder) as new, tempfile.TemporaryDirectory(prefix="qcc-") as scratch:
         work = Path(scratch)
         (work / "weights.bin").write_bytes(package.weights.blob())
         (work / "exports.map").write_text(VERSIONS.format(package.prefix))
@@ -59,7 +59,7 @@ def check_output(folder: Path) -> None:
 
 
 @contextmanager
-def _replacing(folder: Path) -> Iterator[Path]:
+def replacing(folder: Path) -> Iterator[Path]:
     """A new folder that takes the place of ``folder`` when the block ends without an error."""
     folder = folder.absolute()
     try:

@@ -157,8 +157,10 @@ class Layout:
         return at.view, BufferArg(at.buffer, at.offset)
 
     def window(self, value: str, pad: Halo) -> tuple[View, BufferArg]:
-        """As ``place`` for an NHWC value, extended by ``pad`` = (top, left, bottom, right) into the halo."""
+        """As ``place`` for an NHWC value, extended by ``pad`` = (top, left, bottom, right) into the halo if it has one."""
         view, arg = self.place(value)
+        if not self.target.halos:
+            return view, arg
         top, left, bottom, right = pad
         halo = self.halo(value)
         assert all(p <= h for p, h in zip(pad, halo, strict=True)), f"{value}: padding {pad} exceeds the halo {halo}"
@@ -270,8 +272,9 @@ class _Planner:
     def __init__(self, graph: Graph, target: Target) -> None:
         self.graph, self.layout = graph, Layout(graph, target)
         self.node_of, self.users = graph.node_of(), graph.users()
-        self.outside = {v for v in (*graph.inputs, *graph.outputs) if graph.types[v].dtype != "int8"}
-        """Graph inputs and outputs that are not quantized activations: kernels use the caller's arrays themselves."""
+        stored = "int8" if target.halos else ""
+        self.outside = {v for v in (*graph.inputs, *graph.outputs) if graph.types[v].dtype != stored}
+        """Graph inputs and outputs that lie as the caller has them: kernels use the caller's arrays themselves."""
         self.frames: dict[str, Frame] = {}
         self.inside: dict[str, tuple[str, tuple[int, ...]]] = {}
         """Value → the concat whose buffer holds it, and the begin of its part there."""
@@ -279,7 +282,7 @@ class _Planner:
         """Results of view ops that need a buffer of their own, because they are read with padding of their own."""
 
     def plan(self) -> Layout:
-        for node in self.graph.nodes:
+        for node in self.graph.nodes if self.layout.target.halos else ():
             for value, pad in window_pads(self.graph, node):
                 if pad != NO_HALO:
                     self._require(value, Frame(self._shape4(value), pad))

@@ -1,0 +1,95 @@
+"""Convolutions for targets that get C source: images without halos, weights for tiles of channels.
+
+A convolution copies the inputs of a few output pixels side by side (columns: padding is made here), then multiplies them
+with the weights. A depthwise convolution copies one channel at a time into a padded plane. All numbers but pointers are
+static parameters of the kernel, so that C compilers see constants.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcc.ir.graph import Node
+from qcc.lower.kernel import Call, CallBuilder, LowerContext
+from qcc.lower.views import Placed
+from qcc.numerics import INT32_MAX, storage_bound
+
+if TYPE_CHECKING:
+    from qcc.lower.weighted import Epilogue, Window
+
+TILE = 2
+"""Output channels, and pixels, of a tile."""
+TILE_OF_ONE = 4
+"""Output channels of a tile where there is a single pixel."""
+
+
+def pack_natural(w: NDArray[np.int8], tile: int) -> NDArray[np.int8]:
+    """[N, K] → the same with channels padded to whole tiles."""
+    return np.pad(w, ((0, -len(w) % tile), (0, 0)))
+
+
+def pack_pairs(w: NDArray[np.int8], tile: int) -> NDArray[np.int8]:
+    """[N, K] → [N / tile, K / 4, tile / 2, 8]: a group (a, b, c, d) of K for channels 0, 1 is a0 a1 c0 c1 b0 b1 d0 d1."""
+    n, k = w.shape
+    w = np.pad(w, ((0, -n % tile), (0, -k % 4)))
+    groups = w.reshape(len(w) // tile, tile // 2, 2, w.shape[1] // 4, 2, 2)
+    return np.ascontiguousarray(groups.transpose(0, 3, 1, 5, 4, 2)).reshape(-1)
+
+
+def columns_call(
+    node: Node, ctx: LowerContext, x: Placed, y: Placed, residual: Placed | None, w: NDArray[np.int8], window: Window,
+    epilogue: Epilogue, begin: int,
+) -> Call:
+    """Convolution of x [B, H, W, C] by w [N, KY, KX, C] into y [B, OH, OW, N], the channels of ``epilogue`` from
+    ``begin``.
+    """
+    n, ky, kx, _ = w.shape
+    pixels = int(np.prod(y[0].shape[:3]))
+    packed = ctx.target.dot > 1
+    tile = TILE_OF_ONE if packed and pixels == 1 else TILE
+    call = CallBuilder("conv", node.output, macs=pixels * w.size)
+    call.params = {"taps": (ky, kx), "stride": window.stride, "dilation": window.dilation, "start": window.start,
+                   "pixels": 1 if pixels == 1 else 2, "channels": tile, **_epilogue(node, ctx, epilogue, begin, n)}
+    call.read("x", x)
+    flat = w.reshape(n, -1)
+    call.const("w", pack_pairs(flat, tile) if packed else pack_natural(flat, tile))
+    _constants(call, epilogue, begin, n, tile)
+    if residual is not None:
+        call.read("residual", residual)
+    call.write("y", y)
+    return call.call()
+
+
+def plane_call(
+    node: Node, ctx: LowerContext, x: Placed, y: Placed, w: NDArray[np.int8], window: Window, epilogue: Epilogue
+) -> Call:
+    """Depthwise convolution of x [B, H, W, C] by w [C, KY, KX, 1] into y [B, OH, OW, C]; y may lie over x."""
+    n, ky, kx, _ = w.shape
+    call = CallBuilder("depthwise", node.output, macs=int(np.prod(y[0].shape[:3])) * w.size)
+    call.params = {"taps": (ky, kx), "stride": window.stride, "dilation": window.dilation, "start": window.start,
+                   **_epilogue(node, ctx, epilogue, 0, n)}
+    call.read("x", x)
+    call.const("w", np.append(w.reshape(-1), np.zeros(4, np.int8)))
+    _constants(call, epilogue, 0, n, 1)
+    if epilogue.residual is not None:
+        call.read("residual", epilogue.residual)
+    call.write("y", y)
+    return call.call()
+
+
+def _epilogue(node: Node, ctx: LowerContext, epilogue: Epilogue, begin: int, n: int) -> dict[str, int]:
+    """Static parameters. ``doubled``: shift 31 by way of twice the accumulator, which has room for it."""
+    zero, low, high, residual_zero, residual_multiplier = (int(v) for v in epilogue.q)
+    part = slice(begin, begin + n)
+    room = int(storage_bound(epilogue.w, epilogue.bias)[part].max(initial=0)) <= INT32_MAX // 2
+    return {"zero_in": ctx.type(node.inputs["x"]).zero_point, "zero": zero, "low": low, "high": high,
+            "residual_zero": residual_zero, "residual_multiplier": residual_multiplier, "fraction": epilogue.fraction,
+            "shift": epilogue.shift, "doubled": int(epilogue.shift == 31 and room)}
+
+
+def _constants(call: CallBuilder, epilogue: Epilogue, begin: int, n: int, tile: int) -> None:
+    for key, array in (("bias", epilogue.bias), ("multiplier", epilogue.multiplier)):
+        call.const(key, np.pad(array[begin : begin + n], (0, -n % tile)))

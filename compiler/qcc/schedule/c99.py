@@ -1,0 +1,51 @@
+"""Kernels as portable C source: no vectors, no parallel loops; weighted layers from columns and planes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from qcc.lower.kernel import Kernel
+from qcc.schedule.columns import Columns
+from qcc.schedule.decide import Decide
+from qcc.schedule.planes import Planes
+
+
+def elementwise(sch: Any, kernel: Kernel, decide: Decide) -> None:
+    """The loops as they are."""
+
+
+def reduction(sch: Any, kernel: Kernel, decide: Decide) -> None:
+    """Element by element: the taps of one sum, then what follows it."""
+    acc, rank = sch.get_sblock("acc"), len(kernel.view("y").shape)
+    sch.compute_at(acc, sch.get_loops(sch.get_sblock("out"))[rank - 1])
+    sch.decompose_reduction(acc, sch.get_loops(acc)[rank])
+
+
+def argmax(sch: Any, kernel: Kernel, decide: Decide) -> None:
+    """Rows one by one: the maximum, then its first position."""
+    _rows(sch, kernel, ["top", "acc"])
+
+
+def softmax(sch: Any, kernel: Kernel, decide: Decide) -> None:
+    """Rows one by one: the maximum, the powers, their sum, the quotients."""
+    _rows(sch, kernel, ["top", "power", "total"])
+
+
+def _rows(sch: Any, kernel: Kernel, stages: list[str]) -> None:
+    loops = sch.get_loops(sch.get_sblock("out"))[: len(kernel.view("x").shape) - 1]
+    for name in reversed(stages if loops else []):
+        sch.compute_at(sch.get_sblock(name), loops[-1])
+
+
+SCHEDULES: dict[str, Callable[[Any, Kernel, Decide], None]] = {
+    "argmax": argmax, "avg_pool": reduction, "matmul": reduction, "max_pool": reduction, "reduce_max": reduction,
+    "reduce_sum": reduction, "softmax": softmax,
+}  # fmt: skip
+"""By compute; ``elementwise`` for every other."""
+
+FUNCTIONS: dict[str, Callable[[Kernel], Any]] = {
+    "conv": lambda kernel: Columns(kernel, packed=False).build(),
+    "depthwise": lambda kernel: Planes(kernel, packed=False).build(),
+}
+"""Kernels that are written as loops at once."""
