@@ -36,6 +36,10 @@ def _rows(sch: Any, kernel: Kernel, stages: list[str]) -> None:
     loops = sch.get_loops(sch.get_sblock("out"))[: len(kernel.view("x").shape) - 1]
     for name in reversed(stages if loops else []):
         sch.compute_at(sch.get_sblock(name), loops[-1])
+    for name in stages:
+        if name != "power":
+            block = sch.get_sblock(name)
+            sch.decompose_reduction(block, sch.get_loops(block)[-1])
 
 
 SCHEDULES: dict[str, Callable[[Any, Kernel, Decide], None]] = {

@@ -38,6 +38,13 @@ class Columns:
             for low, high, more, extent in zip(self.low, self.high, reach, self.x.shape[1:3], strict=True)
         )
         self.reach = reach
+        self.whole = all(
+            any(0 <= b + o * s and b + o * s + more < extent for o in range(out))
+            for b, s, more, extent, out in zip(
+                self.start, self.stride, reach, self.x.shape[1:3], self.y.shape[1:3], strict=True
+            )
+        )
+        """Some pixel needs no padding."""
         self.in_place = self.taps == (1, 1) and not self.padded and not (packed and (self.pixels > 1 or self.size % 4))
         """Bytes are read where they are."""
         self.staged = packed and not self.in_place and (self.depth % 4 > 0 or self.pixels == 1)
@@ -52,6 +59,8 @@ class Columns:
         if not self.in_place and (self.staged or not self.packed):
             rows = 1 if self.packed else self.pixels
             self.bytes = array("bytes", rows * (self.groups * 4 if self.packed else self.size), "int8")
+        if self.staged and self.size % 4:
+            run("qcc_fill", at(self.bytes, self.size), T.int8(0), -self.size % 4)
         if self.packed and self.pixels > 1:
             self.wide = array("columns", self.groups * 8, "int16")
         self.sums = array("sums", self.tile if self.pixels == 1 else self.tile * self.pixels, "int32")
@@ -118,7 +127,9 @@ class Columns:
                 branch(inside, lambda: self._copy(j, to, offset(self.x.strides[:3], (image, y, x)), self.depth),
                        lambda: self._fill(j, to))
 
-        if self.padded:
+        if not self.whole:
+            partial()
+        elif self.padded:
             ends = [row + self.reach[0], column + self.reach[1]]
             starts = [self._inside(axis, v, 0) for axis, v in enumerate((row, column))]
             branch(every([*starts, *(self._inside(a, v, self.reach[a]) for a, v in enumerate(ends))]), whole, partial)

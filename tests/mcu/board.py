@@ -1,0 +1,142 @@
+"""Runs a C artifact on QEMU's Arm boards: output bytes, executed instructions, stack used."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcc.runtime import read_manifest
+
+HERE = Path(__file__).parent / "board"
+GCC = "arm-none-eabi-gcc"
+QEMU = "qemu-system-arm"
+
+
+@dataclass(frozen=True)
+class Board:
+    """A machine of QEMU, its compiler flags, and (origin, bytes) of its code and data memory."""
+
+    machine: str
+    flags: tuple[str, ...]
+    code: tuple[int, int]
+    data: tuple[int, int]
+
+
+def _mps2(machine: str, *flags: str) -> Board:
+    return Board(machine, ("-mthumb", *flags), (0, 4 << 20), (0x20000000, 4 << 20))
+
+
+BOARDS = {
+    "cortex-m0plus": Board("microbit", ("-mthumb", "-mcpu=cortex-m0", "-mfloat-abi=soft"), (0, 256 << 10),
+                           (0x20000000, 16 << 10)),
+    "cortex-m3": _mps2("mps2-an385", "-mcpu=cortex-m3", "-mfloat-abi=soft"),
+    "cortex-m4": _mps2("mps2-an386", "-mcpu=cortex-m4", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16"),
+    "cortex-m7": _mps2("mps2-an500", "-mcpu=cortex-m7", "-mfloat-abi=hard", "-mfpu=fpv5-sp-d16"),
+    "cortex-m33": _mps2("mps2-an505", "-mcpu=cortex-m33", "-mfloat-abi=hard", "-mfpu=fpv5-sp-d16"),
+    "cortex-m55": Board("mps3-an547", ("-mthumb", "-mcpu=cortex-m55", "-mfloat-abi=hard"), (0, 512 << 10),
+                        (0x20000000, 512 << 10)),
+}  # fmt: skip
+
+MAIN = """\
+#include "board.h"
+#include "{p}.h"
+
+static uint32_t arena[({P}_ARENA_BYTES + 3) / 4];
+{arrays}
+
+int board_main(void)
+{{
+    const {p}_context context = {{arena, 0}};
+    board_paint_stack();
+    const uint32_t before = board_stack_pointer();
+    COUNT_START();
+    const int32_t status = {p}_run(&context, {arguments});
+    COUNT_END();
+    board_print_number("stack", board_stack_used(before));
+    {prints}
+    return (int)status;
+}}
+"""
+C_TYPES = {"int8": "int8_t", "float32": "float", "int32": "int32_t"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What an inference did; ``flash`` are the bytes of the model's sections in the linked image, constants included."""
+
+    outputs: dict[str, NDArray[Any]]
+    instructions: int
+    stack: int
+    flash: dict[str, int]
+
+
+def missing() -> list[str]:
+    """Programs that are needed and absent."""
+    return [tool for tool in (GCC, QEMU, "cc") if shutil.which(tool) is None]
+
+
+def run(folder: Path, inputs: Mapping[str, NDArray[Any]], board: Board, work: Path, optimize: str = "-O2") -> Run:
+    """One inference of the artifact in ``folder`` on ``board``."""
+    manifest = read_manifest(folder)
+    prefix = manifest["prefix"]
+    work.mkdir(parents=True, exist_ok=True)
+    arrays, arguments, prints = [], [], []
+    for index, entry in enumerate(manifest["inputs"]):
+        values = inputs[entry["name"]]
+        text = ", ".join(float(v).hex() + "F" if values.dtype == np.float32 else str(v) for v in values.reshape(-1))
+        arrays.append(f"static const {C_TYPES[entry['dtype']]} in{index}[] = {{{text}}};")
+        arguments.append(f"in{index}")
+    for index, entry in enumerate(manifest["outputs"]):
+        arrays.append(f"static {C_TYPES[entry['dtype']]} out{index}[{max(1, int(np.prod(entry['shape'])))}];")
+        arguments.append(f"out{index}")
+        prints.append(f'board_print("output "); board_print_bytes(out{index}, sizeof out{index});')
+    (work / "main.c").write_text(MAIN.format(p=prefix, P=prefix.upper(), arrays="\n".join(arrays), prints="\n    ".join(prints),
+                                             arguments=", ".join(arguments)))  # fmt: skip
+    (code, code_size), (data, data_size) = board.code, board.data
+    (work / "memory.ld").write_text(f"MEMORY {{ CODE (rx) : ORIGIN = {code}, LENGTH = {code_size}\n"
+                                    f" DATA (rwx) : ORIGIN = {data}, LENGTH = {data_size} }}\nINCLUDE link.ld\n")
+    image, map_file = work / "image.elf", work / "image.map"
+    built = subprocess.run(
+        [GCC, "-std=c99", *board.flags, optimize, "-Wall", "-Wextra", "-Werror", "-ffunction-sections", "-Wl,--gc-sections",
+         "-nostartfiles", "-specs=nano.specs", "-specs=nosys.specs", f"-L{HERE}", "-T", str(work / "memory.ld"),
+         f"-Wl,-Map={map_file}", f"-I{HERE}", f"-I{folder}", str(HERE / "start.c"), str(work / "main.c"),
+         str(folder / f"{prefix}.c"), str(folder / f"{prefix}_weights.c"), "-o", str(image)],
+        capture_output=True, text=True, check=False)  # fmt: skip
+    assert built.returncode == 0, built.stderr
+    done = subprocess.run(
+        [QEMU, "-M", board.machine, "-nographic", "-monitor", "none", "-serial", "none", "-semihosting-config",
+         "enable=on,target=native", "-plugin", str(plugin()), "-kernel", str(image)],
+        capture_output=True, text=True, timeout=300, check=False)  # fmt: skip
+    assert done.returncode == 0, f"exit code {done.returncode}: {done.stdout}{done.stderr}"
+    said = done.stdout + done.stderr
+    found = re.findall(r"output ([0-9a-f]+)", said)
+    outputs = {
+        entry["name"]: np.frombuffer(bytes.fromhex(text), entry["dtype"]).reshape(entry["shape"])
+        for entry, text in zip(manifest["outputs"], found, strict=True)
+    }
+    instructions, stack = (int(re.findall(rf"{word} (\d+)", said)[0]) for word in ("instructions", "stack"))
+    return Run(outputs, instructions, stack, flash_of(map_file.read_text()))
+
+
+def plugin() -> Path:
+    """The counting plugin, built once."""
+    library = Path("/tmp") / f"qcc-count-{(HERE / 'count.c').stat().st_mtime_ns}.so"
+    if not library.exists():
+        subprocess.run(["cc", "-O2", "-shared", "-fPIC", str(HERE / "count.c"), "-o", str(library)], check=True)
+    return library
+
+
+def flash_of(text: str) -> dict[str, int]:
+    """Bytes of code and constants of each object, by file, from a linker map."""
+    sizes: dict[str, int] = {}
+    for _, size, file in re.findall(r"^ (\.(?:text|rodata)\S*)\s+0x[0-9a-f]+\s+(0x[0-9a-f]+) (\S+)$", text, re.M):
+        sizes[Path(file).name] = sizes.get(Path(file).name, 0) + int(size, 16)
+    return sizes
