@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +42,8 @@ BOARDS = {
     "cortex-m3": _mps2("mps2-an385", "-mcpu=cortex-m3", "-mfloat-abi=soft"),
     "cortex-m4": _mps2("mps2-an386", "-mcpu=cortex-m4", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16"),
     "cortex-m7": _mps2("mps2-an500", "-mcpu=cortex-m7", "-mfloat-abi=hard", "-mfpu=fpv5-sp-d16"),
-    "cortex-m33": _mps2("mps2-an505", "-mcpu=cortex-m33", "-mfloat-abi=hard", "-mfpu=fpv5-sp-d16"),
+    "cortex-m33": Board("mps2-an505", ("-mthumb", "-mcpu=cortex-m33", "-mfloat-abi=hard", "-mfpu=fpv5-sp-d16"),
+                        (0x10000000, 4 << 20), (0x38000000, 2 << 20)),
     "cortex-m55": Board("mps3-an547", ("-mthumb", "-mcpu=cortex-m55", "-mfloat-abi=hard"), (0, 512 << 10),
                         (0x20000000, 512 << 10)),
 }  # fmt: skip
@@ -83,7 +86,8 @@ def missing() -> list[str]:
     return [tool for tool in (GCC, QEMU, "cc") if shutil.which(tool) is None]
 
 
-def run(folder: Path, inputs: Mapping[str, NDArray[Any]], board: Board, work: Path, optimize: str = "-O2") -> Run:
+def run(folder: Path, inputs: Mapping[str, NDArray[Any]], board: Board, work: Path, optimize: str = "-O2",
+        extra: Sequence[str] = ()) -> Run:
     """One inference of the artifact in ``folder`` on ``board``."""
     manifest = read_manifest(folder)
     prefix = manifest["prefix"]
@@ -104,13 +108,14 @@ def run(folder: Path, inputs: Mapping[str, NDArray[Any]], board: Board, work: Pa
     (work / "memory.ld").write_text(f"MEMORY {{ CODE (rx) : ORIGIN = {code}, LENGTH = {code_size}\n"
                                     f" DATA (rwx) : ORIGIN = {data}, LENGTH = {data_size} }}\nINCLUDE link.ld\n")
     image, map_file = work / "image.elf", work / "image.map"
-    built = subprocess.run(
-        [GCC, "-std=c99", *board.flags, optimize, "-Wall", "-Wextra", "-Werror", "-ffunction-sections", "-Wl,--gc-sections",
-         "-nostartfiles", "-specs=nano.specs", "-specs=nosys.specs", f"-L{HERE}", "-T", str(work / "memory.ld"),
-         f"-Wl,-Map={map_file}", f"-I{HERE}", f"-I{folder}", str(HERE / "start.c"), str(work / "main.c"),
-         str(folder / f"{prefix}.c"), str(folder / f"{prefix}_weights.c"), "-o", str(image)],
-        capture_output=True, text=True, check=False)  # fmt: skip
-    assert built.returncode == 0, built.stderr
+    flags = [GCC, "-std=c99", *board.flags, optimize, *extra]
+    sources = [HERE / "start.c", work / "main.c", folder / f"{prefix}.c", folder / f"{prefix}_weights.c"]
+    for source in sources:
+        warnings = ["-Wall", "-Wextra", "-Wconversion", "-Werror"] if source.parent == folder else []
+        _call([*flags, *warnings, f"-I{HERE}", f"-I{folder}", "-c", str(source), "-o", str(work / f"{source.name}.o")])
+    _call([*flags, "-Wl,--gc-sections", "-nostartfiles", "-specs=nano.specs", "-specs=nosys.specs", f"-L{HERE}", "-T",
+           str(work / "memory.ld"), f"-Wl,-Map={map_file}", *(str(work / f"{s.name}.o") for s in sources), "-o",
+           str(image)])  # fmt: skip
     done = subprocess.run(
         [QEMU, "-M", board.machine, "-nographic", "-monitor", "none", "-serial", "none", "-semihosting-config",
          "enable=on,target=native", "-plugin", str(plugin()), "-kernel", str(image)],
@@ -126,9 +131,15 @@ def run(folder: Path, inputs: Mapping[str, NDArray[Any]], board: Board, work: Pa
     return Run(outputs, instructions, stack, flash_of(map_file.read_text()))
 
 
+def _call(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stderr}"
+
+
 def plugin() -> Path:
     """The counting plugin, built once."""
-    library = Path("/tmp") / f"qcc-count-{(HERE / 'count.c').stat().st_mtime_ns}.so"
+    digest = hashlib.sha256((HERE / "count.c").read_bytes()).hexdigest()[:12]
+    library = Path(tempfile.gettempdir()) / f"qcc-count-{digest}.so"
     if not library.exists():
         subprocess.run(["cc", "-O2", "-shared", "-fPIC", str(HERE / "count.c"), "-o", str(library)], check=True)
     return library
@@ -138,5 +149,6 @@ def flash_of(text: str) -> dict[str, int]:
     """Bytes of code and constants of each object, by file, from a linker map."""
     sizes: dict[str, int] = {}
     for _, size, file in re.findall(r"^ (\.(?:text|rodata)\S*)\s+0x[0-9a-f]+\s+(0x[0-9a-f]+) (\S+)$", text, re.M):
-        sizes[Path(file).name] = sizes.get(Path(file).name, 0) + int(size, 16)
+        name = Path(file).name.removesuffix(".o")
+        sizes[name] = sizes.get(name, 0) + int(size, 16)
     return sizes
