@@ -49,7 +49,7 @@ class Target(_Table):
     """CPU flags as in /proc/cpuinfo, all of which the machine must have."""
     emit: Literal["library", "c"] = "library"
     """What is made: a shared library, or C99 source for a microcontroller's firmware."""
-    family: Literal["vnni", "avx2", "c99", "dsp"]
+    family: Literal["vnni", "avx2", "c99", "dsp", "mve"]
     """The module of schedules in ``qcc.schedule``."""
     storage: Literal["uint8", "int8"]
     """How int8 activations are kept in memory: as they are, or as q + 128."""

@@ -15,6 +15,13 @@
 #define QCC_DSP 0
 #endif
 
+#if defined(__ARM_FEATURE_MVE) && !defined(__ARM_BIG_ENDIAN)
+#include <arm_mve.h>
+#define QCC_MVE 1
+#else
+#define QCC_MVE 0
+#endif
+
 #if defined(__GNUC__)
 #define QCC_ALIGNED __attribute__((aligned(4)))
 #else
@@ -93,12 +100,25 @@ static inline int8_t qcc_saturate(int32_t v)
 
 static inline void qcc_copy(int8_t *to, const int8_t *from, int32_t count)
 {
+#if QCC_MVE
+    for (int32_t i = 0; i < count; i += 16) {
+        const mve_pred16_t inside = vctp8q((uint32_t)(count - i));
+        vstrbq_p_s8(&to[i], vldrbq_z_s8(&from[i], inside), inside);
+    }
+#else
     (void)memcpy(to, from, (size_t)count);
+#endif
 }
 
 static inline void qcc_fill(int8_t *to, int8_t value, int32_t count)
 {
+#if QCC_MVE
+    for (int32_t i = 0; i < count; i += 16) {
+        vstrbq_p_s8(&to[i], vdupq_n_s8(value), vctp8q((uint32_t)(count - i)));
+    }
+#else
     (void)memset(to, value, (size_t)count);
+#endif
 }
 
 /* Every stride-th byte. */
@@ -304,6 +324,143 @@ static inline int32_t qcc_row(const int8_t *x, int64_t taps, int32_t sum)
     const int8_t four[4] = {x[0], x[1], x[2], 0};
     qcc_row_pair(four, taps, sums);
     return sums[0];
+#endif
+}
+
+/* ---- Vectors of 16 bytes ---- */
+
+/* sums[c] += products of one pixel's bytes with the weights of four channels, 16 bytes of each after the other. */
+static inline void qcc_dot_wide(const int8_t *x, const int8_t *w, int32_t vectors, int32_t *sums)
+{
+#if QCC_MVE
+    int32_t s0 = sums[0], s1 = sums[1], s2 = sums[2], s3 = sums[3];
+    for (int32_t i = 0; i < vectors; ++i) {
+        const int8x16_t v = vldrbq_s8(x);
+        s0 = vmladavaq_s8(s0, v, vldrbq_s8(w));
+        s1 = vmladavaq_s8(s1, v, vldrbq_s8(&w[16]));
+        s2 = vmladavaq_s8(s2, v, vldrbq_s8(&w[32]));
+        s3 = vmladavaq_s8(s3, v, vldrbq_s8(&w[48]));
+        x = &x[16];
+        w = &w[64];
+    }
+    sums[0] = s0;
+    sums[1] = s1;
+    sums[2] = s2;
+    sums[3] = s3;
+#else
+    for (int32_t i = 0; i < (64 * vectors); ++i) {
+        sums[(i / 16) % 4] += x[(16 * (i / 64)) + (i % 16)] * w[i];
+    }
+#endif
+}
+
+#if QCC_MVE
+/* acc * multiplier / 2^shift for shift 31 or 32. */
+static inline int32x4_t qcc_requantize_wide(int32x4_t acc, int32x4_t multiplier, int32_t shift)
+{
+    return (shift == 32) ? vrmulhq_s32(acc, multiplier) : vqrdmulhq_s32(acc, multiplier);
+}
+
+static inline int32x4_t qcc_gathered(const int32_t *sums)
+{
+    return vsetq_lane_s32(sums[3], vsetq_lane_s32(sums[2], vsetq_lane_s32(sums[1], vdupq_n_s32(sums[0]), 1), 2), 3);
+}
+#endif
+
+/* What follows four channels' sums; shift is 31 or 32. */
+static inline void qcc_finish_wide(const int32_t *sums, const int32_t *multiplier, int32_t shift, int32_t zero,
+                                   int32_t low, int32_t high, int8_t *y)
+{
+#if QCC_MVE
+    int32x4_t v = vaddq_n_s32(qcc_requantize_wide(qcc_gathered(sums), vldrwq_s32(multiplier), shift), zero);
+    v = vminq_s32(vmaxq_s32(v, vdupq_n_s32(low)), vdupq_n_s32(high));
+    vstrbq_s32(y, v);
+#else
+    for (int32_t c = 0; c < 4; ++c) {
+        y[c] = qcc_clamp(qcc_requantize(sums[c], multiplier[c], shift) + zero, low, high);
+    }
+#endif
+}
+
+/* The same with a residual that is added in `fraction` bits; y may be where the residual is. */
+static inline void qcc_finish_wide_residual(const int32_t *sums, const int32_t *multiplier, int32_t shift, int32_t zero,
+                                            int32_t low, int32_t high, const int8_t *residual, int32_t residual_zero,
+                                            int32_t residual_multiplier, int32_t fraction, int8_t *y)
+{
+#if QCC_MVE
+    const int32x4_t r = vmulq_n_s32(vsubq_n_s32(vldrbq_s32(residual), residual_zero), residual_multiplier);
+    int32x4_t v = vaddq_s32(qcc_requantize_wide(qcc_gathered(sums), vldrwq_s32(multiplier), shift), r);
+    v = vaddq_n_s32(vrshlq_s32(v, vdupq_n_s32(-fraction)), zero);
+    v = vminq_s32(vmaxq_s32(v, vdupq_n_s32(low)), vdupq_n_s32(high));
+    vstrbq_s32(y, v);
+#else
+    for (int32_t c = 0; c < 4; ++c) {
+        const int32_t r = (residual[c] - residual_zero) * residual_multiplier;
+        const int32_t v = qcc_requantize(sums[c], multiplier[c], shift) + r;
+        y[c] = qcc_clamp(((v + ((1 << fraction) >> 1)) >> fraction) + zero, low, high);
+    }
+#endif
+}
+
+/* One output pixel of a depthwise convolution: tap (ky, kx) of channel c is x[ky * row + kx * column + c].
+ *
+ * Weights are [channels / 16][taps][16]; bias and multiplier [channels / 16][16], their channels in the order in which
+ * widening a vector twice leaves them: 0 4 8 12, 2 6 10 14, 1 5 9 13, 3 7 11 15. Products of two taps fit 16 bits, as
+ * weights are above -128. */
+static inline void qcc_depthwise_wide(const int8_t *x, int32_t row, int32_t column, int32_t taps_y, int32_t taps_x,
+                                      const int8_t *w, const int32_t *bias, const int32_t *multiplier, int32_t shift,
+                                      int32_t zero, int32_t low, int32_t high, int32_t channels, int8_t *y)
+{
+#if QCC_MVE
+    for (int32_t c = 0; c < channels; c += 16) {
+        const mve_pred16_t inside = vctp8q((uint32_t)(channels - c));
+        const int whole = (channels % 16) == 0;
+        int32x4_t s0 = vldrwq_s32(bias), s1 = vldrwq_s32(&bias[4]);
+        int32x4_t s2 = vldrwq_s32(&bias[8]), s3 = vldrwq_s32(&bias[12]);
+        for (int32_t ky = 0; ky < taps_y; ++ky) {
+            const int8_t *p = &x[ky * row];
+            for (int32_t kx = 0; kx < taps_x; kx += 2) {
+                int8x16_t v = whole ? vldrbq_s8(p) : vldrbq_z_s8(p, inside);
+                int8x16_t m = vldrbq_s8(w);
+                int16x8_t even = vmullbq_int_s8(v, m), odd = vmulltq_int_s8(v, m);
+                w = &w[16];
+                if ((kx + 1) < taps_x) {
+                    v = whole ? vldrbq_s8(&p[column]) : vldrbq_z_s8(&p[column], inside);
+                    m = vldrbq_s8(w);
+                    even = vaddq_s16(even, vmullbq_int_s8(v, m));
+                    odd = vaddq_s16(odd, vmulltq_int_s8(v, m));
+                    w = &w[16];
+                }
+                s0 = vaddq_s32(s0, vmovlbq_s16(even));
+                s1 = vaddq_s32(s1, vmovltq_s16(even));
+                s2 = vaddq_s32(s2, vmovlbq_s16(odd));
+                s3 = vaddq_s32(s3, vmovltq_s16(odd));
+                p = &p[2 * column];
+            }
+        }
+        s0 = vaddq_n_s32(qcc_requantize_wide(s0, vldrwq_s32(multiplier), shift), zero);
+        s1 = vaddq_n_s32(qcc_requantize_wide(s1, vldrwq_s32(&multiplier[4]), shift), zero);
+        s2 = vaddq_n_s32(qcc_requantize_wide(s2, vldrwq_s32(&multiplier[8]), shift), zero);
+        s3 = vaddq_n_s32(qcc_requantize_wide(s3, vldrwq_s32(&multiplier[12]), shift), zero);
+        int8x16_t out = vqmovnbq_s16(vdupq_n_s8(0), vqmovntq_s32(vqmovnbq_s32(vdupq_n_s16(0), s0), s1));
+        out = vqmovntq_s16(out, vqmovntq_s32(vqmovnbq_s32(vdupq_n_s16(0), s2), s3));
+        if ((low != -128) || (high != 127)) {
+            out = vminq_s8(vmaxq_s8(out, vdupq_n_s8((int8_t)low)), vdupq_n_s8((int8_t)high));
+        }
+        vstrbq_p_s8(&y[c], out, inside);
+        x = &x[16];
+        bias = &bias[16];
+        multiplier = &multiplier[16];
+    }
+#else
+    for (int32_t c = 0; c < channels; ++c) {
+        const int32_t lane = (c & ~15) + ((c & 3) == 0 ? 0 : ((c & 3) == 2 ? 4 : ((c & 3) == 1 ? 8 : 12))) + ((c & 15) / 4);
+        int32_t sum = bias[lane];
+        for (int32_t t = 0; t < (taps_y * taps_x); ++t) {
+            sum += x[((t / taps_x) * row) + ((t % taps_x) * column) + c] * w[((((c / 16) * taps_y * taps_x) + t) * 16) + (c % 16)];
+        }
+        y[c] = qcc_clamp(qcc_requantize(sum, multiplier[lane], shift) + zero, low, high);
+    }
 #endif
 }
 

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 TILE = 2
 """Output channels, and pixels, of a tile."""
 TILE_OF_ONE = 4
-"""Output channels of a tile where there is a single pixel."""
+"""Output channels of a tile of a single pixel."""
+VECTOR = 16
+WIDENED = [*range(0, 16, 4), *range(2, 16, 4), *range(1, 16, 4), *range(3, 16, 4)]
+"""The order of a vector's bytes after they were widened twice, even ones first."""
 
 
 def pack_natural(w: NDArray[np.int8], tile: int) -> NDArray[np.int8]:
@@ -39,6 +42,13 @@ def pack_pairs(w: NDArray[np.int8], tile: int) -> NDArray[np.int8]:
     return np.ascontiguousarray(groups.transpose(0, 3, 1, 5, 4, 2)).reshape(-1)
 
 
+def pack_vectors(w: NDArray[np.int8], tile: int) -> NDArray[np.int8]:
+    """[N, K] → [N / tile, K / 16, tile, 16]."""
+    n, k = w.shape
+    w = np.pad(w, ((0, -n % tile), (0, -k % VECTOR)))
+    return np.ascontiguousarray(w.reshape(len(w) // tile, tile, -1, VECTOR).transpose(0, 2, 1, 3)).reshape(-1)
+
+
 def columns_call(
     node: Node, ctx: LowerContext, x: Placed, y: Placed, residual: Placed | None, w: NDArray[np.int8], window: Window,
     epilogue: Epilogue, begin: int,
@@ -48,14 +58,14 @@ def columns_call(
     """
     n, ky, kx, _ = w.shape
     pixels = int(np.prod(y[0].shape[:3]))
-    packed = ctx.target.dot > 1
-    tile = TILE_OF_ONE if packed and pixels == 1 else TILE
+    family = ctx.target.family
+    tile = TILE_OF_ONE if family == "mve" or (family == "dsp" and pixels == 1) else TILE
+    pack = {"dsp": pack_pairs, "mve": pack_vectors}.get(family, pack_natural)
     call = CallBuilder("conv", node.output, macs=pixels * w.size)
     call.params = {"taps": (ky, kx), "stride": window.stride, "dilation": window.dilation, "start": window.start,
-                   "pixels": 1 if pixels == 1 else 2, "channels": tile, **_epilogue(node, ctx, epilogue, begin, n)}
+                   "pixels": 1 if pixels == 1 or family == "mve" else 2, "channels": tile, **_epilogue(node, ctx, epilogue, begin, n)}
     call.read("x", x)
-    flat = w.reshape(n, -1)
-    call.const("w", pack_pairs(flat, tile) if packed else pack_natural(flat, tile))
+    call.const("w", pack(w.reshape(n, -1), tile))
     _constants(call, epilogue, begin, n, tile)
     if residual is not None:
         call.read("residual", residual)
@@ -66,14 +76,22 @@ def columns_call(
 def plane_call(
     node: Node, ctx: LowerContext, x: Placed, y: Placed, w: NDArray[np.int8], window: Window, epilogue: Epilogue
 ) -> Call:
-    """Depthwise convolution of x [B, H, W, C] by w [C, KY, KX, 1] into y [B, OH, OW, C]; y may lie over x."""
+    """Depthwise convolution of x [B, H, W, C] by w [C, KY, KX, 1] into y [B, OH, OW, C]."""
     n, ky, kx, _ = w.shape
-    call = CallBuilder("depthwise", node.output, macs=int(np.prod(y[0].shape[:3])) * w.size)
+    vectors = ctx.target.family == "mve" and epilogue.residual is None and epilogue.shift in (31, 32)
+    call = CallBuilder("depthwise_wide" if vectors else "depthwise", node.output, macs=int(np.prod(y[0].shape[:3])) * w.size)
     call.params = {"taps": (ky, kx), "stride": window.stride, "dilation": window.dilation, "start": window.start,
                    **_epilogue(node, ctx, epilogue, 0, n)}
     call.read("x", x)
-    call.const("w", np.append(w.reshape(-1), np.zeros(4, np.int8)))
-    _constants(call, epilogue, 0, n, 1)
+    if vectors:
+        blocks = np.pad(w.reshape(n, ky * kx), ((0, -n % VECTOR), (0, 0))).reshape(-1, VECTOR, ky * kx)
+        call.const("w", np.ascontiguousarray(blocks.transpose(0, 2, 1)).reshape(-1))
+        for key, array in (("bias", epilogue.bias), ("multiplier", epilogue.multiplier)):
+            call.const(key, np.pad(array, (0, -n % VECTOR)).reshape(-1, VECTOR)[:, WIDENED].reshape(-1))
+        call.params |= {"pixels": 1, "channels": 1}
+    else:
+        call.const("w", np.append(w.reshape(-1), np.zeros(4, np.int8)))
+        _constants(call, epilogue, 0, n, 1)
     if epilogue.residual is not None:
         call.read("residual", epilogue.residual)
     call.write("y", y)

@@ -49,7 +49,7 @@ SCHEDULES: dict[str, Callable[[Any, Kernel, Decide], None]] = {
 """By compute; ``elementwise`` for every other."""
 
 FUNCTIONS: dict[str, Callable[[Kernel], Any]] = {
-    "conv": lambda kernel: Columns(kernel, packed=False).build(),
+    "conv": lambda kernel: Columns(kernel, "scalar").build(),
     "depthwise": lambda kernel: Planes(kernel, packed=False).build(),
 }
 """Kernels that are written as loops at once."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
@@ -14,10 +15,15 @@ Expr = Any
 
 
 class Columns:
-    """One kernel; ``packed``: columns are int16 pairs for ``smlad``, else bytes in their natural order."""
+    """One kernel; how products are summed:
 
-    def __init__(self, kernel: Kernel, packed: bool) -> None:
-        self.kernel, self.packed = kernel, packed
+    ``scalar``: byte by byte; ``pairs``: columns are int16 pairs for ``smlad``; ``vectors``: 16 bytes of one pixel at a time.
+    """
+
+    def __init__(self, kernel: Kernel, how: Literal["scalar", "pairs", "vectors"]) -> None:
+        self.kernel, self.packed = kernel, how == "pairs"
+        self.unit = {"scalar": 1, "pairs": 4, "vectors": 16}[how]
+        """Bytes that columns are padded to, by bytes that meet zero weights."""
         p: dict[str, Any] = dict(kernel.params)
         self.x, self.y = kernel.view("x"), kernel.view("y")
         self.taps, self.stride, self.dilation, self.start = (p[k] for k in ("taps", "stride", "dilation", "start"))
@@ -25,7 +31,7 @@ class Columns:
         self.depth = self.x.shape[3]
         self.run = self.taps[1] * self.depth
         self.size = self.taps[0] * self.run
-        self.groups = -(-self.size // 4)
+        self.groups = -(-self.size // self.unit)
         _, self.height, self.width, self.channels = self.y.shape
         self.blocks = -(-self.channels // self.tile)
         self.low = self.start
@@ -45,9 +51,11 @@ class Columns:
             )
         )
         """Some pixel needs no padding."""
-        self.in_place = self.taps == (1, 1) and not self.padded and not (packed and (self.pixels > 1 or self.size % 4))
+        self.in_place = self.taps == (1, 1) and not self.padded and not (
+            self.size % self.unit or (self.packed and self.pixels > 1)
+        )
         """Bytes are read where they are."""
-        self.staged = packed and not self.in_place and (self.depth % 4 > 0 or self.pixels == 1)
+        self.staged = self.packed and not self.in_place and (self.depth % 4 > 0 or self.pixels == 1)
         """Bytes are gathered before they are widened, or because a single pixel's stay bytes."""
 
     def build(self) -> Any:
@@ -58,9 +66,9 @@ class Columns:
         self.b = buffers
         if not self.in_place and (self.staged or not self.packed):
             rows = 1 if self.packed else self.pixels
-            self.bytes = array("bytes", rows * (self.groups * 4 if self.packed else self.size), "int8")
-        if self.staged and self.size % 4:
-            run("qcc_fill", at(self.bytes, self.size), T.int8(0), -self.size % 4)
+            self.bytes = array("bytes", rows * self.groups * self.unit, "int8")
+            if self.size % self.unit:
+                run("qcc_fill", at(self.bytes, self.size), T.int8(0), -self.size % self.unit)
         if self.packed and self.pixels > 1:
             self.wide = array("columns", self.groups * 8, "int16")
         self.sums = array("sums", self.tile if self.pixels == 1 else self.tile * self.pixels, "int32")
@@ -127,16 +135,20 @@ class Columns:
                 branch(inside, lambda: self._copy(j, to, offset(self.x.strides[:3], (image, y, x)), self.depth),
                        lambda: self._fill(j, to))
 
+        self._by_padding(row, column, whole, partial)
+        if self.staged and self.pixels > 1:
+            run("qcc_widen", at(self.wide, j * 2), at(self.bytes), self.groups)
+
+    def _by_padding(self, row: Expr, column: Expr, whole: Callable[[], None], partial: Callable[[], None]) -> None:
+        """``whole`` where the window that begins at (row, column) lies inside the image, else ``partial``."""
         if not self.whole:
             partial()
         elif self.padded:
-            ends = [row + self.reach[0], column + self.reach[1]]
-            starts = [self._inside(axis, v, 0) for axis, v in enumerate((row, column))]
-            branch(every([*starts, *(self._inside(a, v, self.reach[a]) for a, v in enumerate(ends))]), whole, partial)
+            first = [self._inside(axis, v, 0) for axis, v in enumerate((row, column))]
+            last = [self._inside(axis, v + self.reach[axis], self.reach[axis]) for axis, v in enumerate((row, column))]
+            branch(every([*first, *last]), whole, partial)
         else:
             whole()
-        if self.staged and self.pixels > 1:
-            run("qcc_widen", at(self.wide, j * 2), at(self.bytes), self.groups)
 
     def _inside(self, axis: int, v: Expr, more: int) -> Expr | None:
         return within(v, self.low[axis], self.high[axis] + more, self.x.shape[1 + axis])
@@ -163,22 +175,38 @@ class Columns:
         for c in range(self.tile):
             for j in range(self.pixels):
                 T.buffer_store(self.sums, self.b["bias"][n + c], [c * self.pixels + j])
-        if self.packed:
+        if self.unit > 1:
             self._dot_packed(block, places)
         else:
             self._dot(n, places)
+        if self.unit == 16 and self._finish_wide(n, places[0]):
+            return
         for c in range(self.tile):
             left = self.channels % self.tile
             exists = n + c < self.channels if left and c >= left else None
             branch(exists, lambda c=c: self._store(n + c, c, places, second))  # type: ignore[misc]
 
     def _dot_packed(self, block: Expr, places: list[dict[str, Expr]]) -> None:
-        w = at(self.b["w"], block * (self.groups * 4 * self.tile))
+        w = at(self.b["w"], block * (self.groups * self.unit * self.tile))
         if self.pixels == 1:
             x = at(self.b["x"], places[0]["x"]) if self.in_place else at(self.bytes)
-            run("qcc_dot_1x4", x, w, self.groups, at(self.sums))
+            run("qcc_dot_wide" if self.unit == 16 else "qcc_dot_1x4", x, w, self.groups, at(self.sums))
         else:
             run("qcc_dot_2x2", at(self.wide), w, self.groups, at(self.sums))
+
+    def _finish_wide(self, n: Expr, place: dict[str, Expr]) -> bool:
+        """The bytes of four channels at a time, where there are whole fours."""
+        p: dict[str, Any] = dict(self.kernel.params)
+        if self.channels % self.tile or p["shift"] not in (31, 32):
+            return False
+        head = [at(self.sums), at(self.b["multiplier"], n), p["shift"], p["zero"], p["low"], p["high"]]
+        y = at(self.b["y"], place["y"] + n)
+        if "residual" in self.b:
+            r = [at(self.b["residual"], place["r"] + n), p["residual_zero"], p["residual_multiplier"], p["fraction"]]
+            run("qcc_finish_wide_residual", *head, *r, y)
+        else:
+            run("qcc_finish_wide", *head, y)
+        return True
 
     def _dot(self, n: Expr, places: list[dict[str, Expr]]) -> None:
         with loop("k", self.size) as k:

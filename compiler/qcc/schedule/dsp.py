@@ -13,6 +13,6 @@ from qcc.schedule.planes import Planes
 SCHEDULES = c99.SCHEDULES
 
 FUNCTIONS: dict[str, Callable[[Kernel], Any]] = {
-    "conv": lambda kernel: Columns(kernel, packed=True).build(),
+    "conv": lambda kernel: Columns(kernel, "pairs").build(),
     "depthwise": lambda kernel: Planes(kernel, packed=True).build(),
 }

@@ -1,0 +1,67 @@
+"""Kernels as C source for processors with vectors of 16 bytes (Helium): Cortex-M55, M85."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tvm.script.ir_builder import tirx as T
+
+from qcc.lower.kernel import Kernel
+from qcc.schedule import c99
+from qcc.schedule.columns import Columns
+from qcc.schedule.planes import Planes
+from qcc.schedule.source import array, at, branch, every, function, loop, offset, run
+
+Expr = Any
+SCHEDULES = c99.SCHEDULES
+
+
+class Channels(Columns):
+    """Depthwise convolution, 16 channels at a time; the window of a pixel at the border is copied with its padding."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        super().__init__(kernel, "vectors")
+        self.height, self.width = self.y.shape[1:3]
+
+    def build(self) -> Any:
+        """The function."""
+        return function(self.kernel, self._body)
+
+    def _body(self, buffers: dict[str, Any]) -> None:
+        self.b = buffers
+        if self.padded:
+            self.bytes = array("window", self.size, "int8")
+        with loop("image", self.y.shape[0]) as image, loop("i", self.height) as i, loop("j", self.width) as j:
+            row, column = i * self.stride[0] + self.start[0], j * self.stride[1] + self.start[1]
+            strides = self.x.strides
+            to = at(buffers["y"], offset(self.y.strides[:3], (image, i, j)))
+
+            def whole() -> None:
+                x = at(buffers["x"], offset(strides[:3], (image, row, column)))
+                self._pixel(x, self.dilation[0] * strides[1], self.dilation[1] * strides[2], to)
+
+            def partial() -> None:
+                with loop("ky", self.taps[0]) as ky, loop("kx", self.taps[1]) as kx:
+                    y, x = row + ky * self.dilation[0], column + kx * self.dilation[1]
+                    window = at(self.bytes, ky * self.run + kx * self.depth)
+                    source = at(buffers["x"], offset(strides[:3], (image, y, x)))
+                    inside = every([self._inside(0, y, self.reach[0]), self._inside(1, x, self.reach[1])])
+                    branch(inside, lambda: run("qcc_copy", window, source, self.depth),
+                           lambda: run("qcc_fill", window, T.int8(self.zero_in), self.depth))
+                self._pixel(at(self.bytes), self.run, self.depth, to)
+
+            self._by_padding(row, column, whole, partial)
+
+    def _pixel(self, x: Expr, row: int, column: int, y: Expr) -> None:
+        p: dict[str, Any] = dict(self.kernel.params)
+        constants = [at(self.b[key]) for key in ("w", "bias", "multiplier")]
+        run("qcc_depthwise_wide", x, row, column, *self.taps, *constants, p["shift"], p["zero"], p["low"], p["high"],
+            self.depth, y)  # fmt: skip
+
+
+FUNCTIONS: dict[str, Callable[[Kernel], Any]] = {
+    "conv": lambda kernel: Columns(kernel, "vectors").build(),
+    "depthwise": lambda kernel: Planes(kernel, packed=False).build(),
+    "depthwise_wide": lambda kernel: Channels(kernel).build(),
+}
