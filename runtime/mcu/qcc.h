@@ -101,9 +101,14 @@ static inline int8_t qcc_saturate(int32_t v)
 static inline void qcc_copy(int8_t *to, const int8_t *from, int32_t count)
 {
 #if QCC_MVE
-    for (int32_t i = 0; i < count; i += 16) {
-        const mve_pred16_t inside = vctp8q((uint32_t)(count - i));
-        vstrbq_p_s8(&to[i], vldrbq_z_s8(&from[i], inside), inside);
+    for (int32_t i = count >> 4; i > 0; --i) {
+        vstrbq_s8(to, vldrbq_s8(from));
+        to = &to[16];
+        from = &from[16];
+    }
+    if ((count & 15) != 0) {
+        const mve_pred16_t inside = vctp8q((uint32_t)count & 15U);
+        vstrbq_p_s8(to, vldrbq_z_s8(from, inside), inside);
     }
 #else
     (void)memcpy(to, from, (size_t)count);
@@ -334,15 +339,23 @@ static inline void qcc_dot_wide(const int8_t *x, const int8_t *w, int32_t vector
 {
 #if QCC_MVE
     int32_t s0 = sums[0], s1 = sums[1], s2 = sums[2], s3 = sums[3];
-    for (int32_t i = 0; i < vectors; ++i) {
-        const int8x16_t v = vldrbq_s8(x);
-        s0 = vmladavaq_s8(s0, v, vldrbq_s8(w));
-        s1 = vmladavaq_s8(s1, v, vldrbq_s8(&w[16]));
-        s2 = vmladavaq_s8(s2, v, vldrbq_s8(&w[32]));
-        s3 = vmladavaq_s8(s3, v, vldrbq_s8(&w[48]));
-        x = &x[16];
-        w = &w[64];
-    }
+    int8x16_t v, m;
+    __asm__ volatile("dls         lr, %[count]\n"
+                     "1:\n\t"
+                     "vldrb.8     %q[v], [%[x]], #16\n\t"
+                     "vldrb.8     %q[m], [%[w]], #16\n\t"
+                     "vmladava.s8 %[s0], %q[v], %q[m]\n\t"
+                     "vldrb.8     %q[m], [%[w]], #16\n\t"
+                     "vmladava.s8 %[s1], %q[v], %q[m]\n\t"
+                     "vldrb.8     %q[m], [%[w]], #16\n\t"
+                     "vmladava.s8 %[s2], %q[v], %q[m]\n\t"
+                     "vldrb.8     %q[m], [%[w]], #16\n\t"
+                     "vmladava.s8 %[s3], %q[v], %q[m]\n\t"
+                     "le          lr, 1b"
+                     : [s0] "+&Te"(s0), [s1] "+&Te"(s1), [s2] "+&Te"(s2), [s3] "+&Te"(s3), [x] "+&r"(x), [w] "+&r"(w),
+                       [v] "=&w"(v), [m] "=&w"(m)
+                     : [count] "r"(vectors)
+                     : "lr", "memory");
     sums[0] = s0;
     sums[1] = s1;
     sums[2] = s2;
@@ -363,7 +376,11 @@ static inline int32x4_t qcc_requantize_wide(int32x4_t acc, int32x4_t multiplier,
 
 static inline int32x4_t qcc_gathered(const int32_t *sums)
 {
-    return vsetq_lane_s32(sums[3], vsetq_lane_s32(sums[2], vsetq_lane_s32(sums[1], vdupq_n_s32(sums[0]), 1), 2), 3);
+    int32x4_t v;
+    __asm__("vmov %q0[2], %q0[0], %1, %2\n\tvmov %q0[3], %q0[1], %3, %4"
+            : "=&w"(v)
+            : "r"(sums[0]), "r"(sums[2]), "r"(sums[1]), "r"(sums[3]));
+    return v;
 }
 #endif
 
@@ -404,60 +421,56 @@ static inline void qcc_finish_wide_residual(const int32_t *sums, const int32_t *
 
 /* One output pixel of a depthwise convolution: tap (ky, kx) of channel c is x[ky * row + kx * column + c].
  *
- * Weights are [channels / 16][taps][16]; bias and multiplier [channels / 16][16], their channels in the order in which
- * widening a vector twice leaves them: 0 4 8 12, 2 6 10 14, 1 5 9 13, 3 7 11 15. Products of two taps fit 16 bits, as
- * weights are above -128. */
+ * Weights are [channels / 8][taps][8]; bias and multiplier [channels / 8][8], even channels before odd ones. Products of
+ * two taps fit 16 bits, as weights are above -128. */
 static inline void qcc_depthwise_wide(const int8_t *x, int32_t row, int32_t column, int32_t taps_y, int32_t taps_x,
                                       const int8_t *w, const int32_t *bias, const int32_t *multiplier, int32_t shift,
                                       int32_t zero, int32_t low, int32_t high, int32_t channels, int8_t *y)
 {
 #if QCC_MVE
-    for (int32_t c = 0; c < channels; c += 16) {
-        const mve_pred16_t inside = vctp8q((uint32_t)(channels - c));
-        const int whole = (channels % 16) == 0;
-        int32x4_t s0 = vldrwq_s32(bias), s1 = vldrwq_s32(&bias[4]);
-        int32x4_t s2 = vldrwq_s32(&bias[8]), s3 = vldrwq_s32(&bias[12]);
+    for (int32_t c = 0; c < channels; c += 8) {
+        const mve_pred16_t inside = vctp16q((uint32_t)(channels - c));
+        const int whole = (channels % 8) == 0;
+        int32x4_t even = vldrwq_s32(bias), odd = vldrwq_s32(&bias[4]);
         for (int32_t ky = 0; ky < taps_y; ++ky) {
             const int8_t *p = &x[ky * row];
-            for (int32_t kx = 0; kx < taps_x; kx += 2) {
-                int8x16_t v = whole ? vldrbq_s8(p) : vldrbq_z_s8(p, inside);
-                int8x16_t m = vldrbq_s8(w);
-                int16x8_t even = vmullbq_int_s8(v, m), odd = vmulltq_int_s8(v, m);
+            for (int32_t kx = 0; kx < (taps_x / 2); ++kx) {
+                const int8_t *const q = &p[column];
+                const int16x8_t a = vmulq_s16(whole ? vldrbq_s16(p) : vldrbq_z_s16(p, inside), vldrbq_s16(w));
+                const int16x8_t b = vmulq_s16(whole ? vldrbq_s16(q) : vldrbq_z_s16(q, inside), vldrbq_s16(&w[8]));
+                const int16x8_t both = vaddq_s16(a, b);
+                even = vaddq_s32(even, vmovlbq_s16(both));
+                odd = vaddq_s32(odd, vmovltq_s16(both));
                 w = &w[16];
-                if ((kx + 1) < taps_x) {
-                    v = whole ? vldrbq_s8(&p[column]) : vldrbq_z_s8(&p[column], inside);
-                    m = vldrbq_s8(w);
-                    even = vaddq_s16(even, vmullbq_int_s8(v, m));
-                    odd = vaddq_s16(odd, vmulltq_int_s8(v, m));
-                    w = &w[16];
-                }
-                s0 = vaddq_s32(s0, vmovlbq_s16(even));
-                s1 = vaddq_s32(s1, vmovltq_s16(even));
-                s2 = vaddq_s32(s2, vmovlbq_s16(odd));
-                s3 = vaddq_s32(s3, vmovltq_s16(odd));
-                p = &p[2 * column];
+                p = &q[column];
+            }
+            if ((taps_x % 2) != 0) {
+                const int16x8_t last = vmulq_s16(whole ? vldrbq_s16(p) : vldrbq_z_s16(p, inside), vldrbq_s16(w));
+                even = vaddq_s32(even, vmovlbq_s16(last));
+                odd = vaddq_s32(odd, vmovltq_s16(last));
+                w = &w[8];
             }
         }
-        s0 = vaddq_n_s32(qcc_requantize_wide(s0, vldrwq_s32(multiplier), shift), zero);
-        s1 = vaddq_n_s32(qcc_requantize_wide(s1, vldrwq_s32(&multiplier[4]), shift), zero);
-        s2 = vaddq_n_s32(qcc_requantize_wide(s2, vldrwq_s32(&multiplier[8]), shift), zero);
-        s3 = vaddq_n_s32(qcc_requantize_wide(s3, vldrwq_s32(&multiplier[12]), shift), zero);
-        int8x16_t out = vqmovnbq_s16(vdupq_n_s8(0), vqmovntq_s32(vqmovnbq_s32(vdupq_n_s16(0), s0), s1));
-        out = vqmovntq_s16(out, vqmovntq_s32(vqmovnbq_s32(vdupq_n_s16(0), s2), s3));
-        if ((low != -128) || (high != 127)) {
-            out = vminq_s8(vmaxq_s8(out, vdupq_n_s8((int8_t)low)), vdupq_n_s8((int8_t)high));
+        even = vaddq_n_s32(qcc_requantize_wide(even, vldrwq_s32(multiplier), shift), zero);
+        odd = vaddq_n_s32(qcc_requantize_wide(odd, vldrwq_s32(&multiplier[4]), shift), zero);
+        int16x8_t out = vqmovntq_s32(vqmovnbq_s32(vreinterpretq_s16_s32(even), even), odd);
+        out = vminq_s16(vmaxq_s16(out, vdupq_n_s16((int16_t)low)), vdupq_n_s16((int16_t)high));
+        if (whole) {
+            vstrbq_s16(&y[c], out);
+        } else {
+            vstrbq_p_s16(&y[c], out, inside);
         }
-        vstrbq_p_s8(&y[c], out, inside);
-        x = &x[16];
-        bias = &bias[16];
-        multiplier = &multiplier[16];
+        x = &x[8];
+        bias = &bias[8];
+        multiplier = &multiplier[8];
     }
 #else
     for (int32_t c = 0; c < channels; ++c) {
-        const int32_t lane = (c & ~15) + ((c & 3) == 0 ? 0 : ((c & 3) == 2 ? 4 : ((c & 3) == 1 ? 8 : 12))) + ((c & 15) / 4);
+        const int32_t lane = (c & ~7) + (4 * (c & 1)) + ((c & 7) / 2);
+        const int8_t *const taps = &w[((c / 8) * taps_y * taps_x * 8) + (c % 8)];
         int32_t sum = bias[lane];
         for (int32_t t = 0; t < (taps_y * taps_x); ++t) {
-            sum += x[((t / taps_x) * row) + ((t % taps_x) * column) + c] * w[((((c / 16) * taps_y * taps_x) + t) * 16) + (c % 16)];
+            sum += x[((t / taps_x) * row) + ((t % taps_x) * column) + c] * taps[8 * t];
         }
         y[c] = qcc_clamp(qcc_requantize(sum, multiplier[lane], shift) + zero, low, high);
     }

@@ -25,8 +25,8 @@ TILE = 2
 TILE_OF_ONE = 4
 """Output channels of a tile of a single pixel."""
 VECTOR = 16
-WIDENED = [*range(0, 16, 4), *range(2, 16, 4), *range(1, 16, 4), *range(3, 16, 4)]
-"""The order of a vector's bytes after they were widened twice, even ones first."""
+WIDE = 8
+"""Channels of a vector of int16, which are widened to int32 as even and odd ones."""
 
 
 def pack_natural(w: NDArray[np.int8], tile: int) -> NDArray[np.int8]:
@@ -84,10 +84,10 @@ def plane_call(
                    **_epilogue(node, ctx, epilogue, 0, n)}
     call.read("x", x)
     if vectors:
-        blocks = np.pad(w.reshape(n, ky * kx), ((0, -n % VECTOR), (0, 0))).reshape(-1, VECTOR, ky * kx)
+        blocks = np.pad(w.reshape(n, ky * kx), ((0, -n % WIDE), (0, 0))).reshape(-1, WIDE, ky * kx)
         call.const("w", np.ascontiguousarray(blocks.transpose(0, 2, 1)).reshape(-1))
         for key, array in (("bias", epilogue.bias), ("multiplier", epilogue.multiplier)):
-            call.const(key, np.pad(array, (0, -n % VECTOR)).reshape(-1, VECTOR)[:, WIDENED].reshape(-1))
+            call.const(key, np.pad(array, (0, -n % WIDE)).reshape(-1, WIDE // 2, 2).transpose(0, 2, 1).reshape(-1))
         call.params |= {"pixels": 1, "channels": 1}
     else:
         call.const("w", np.append(w.reshape(-1), np.zeros(4, np.int8)))
