@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import qcc
+from qcc.verify import verify_model
 
 MODEL = Path(__file__).resolve().parent / "01_digits" / "digits.onnx"
 
@@ -28,8 +29,8 @@ def main() -> None:
         x = next(samples(1))
         logits = model(x)
         print("logits", np.array2string(logits, precision=2))
-        model.verify(x)
-        print("the library computes the bytes of the integer reference")
+        difference = verify_model(model, [{"image": x}])
+        print(difference or "the library computes the bytes of the integer reference")
 
 
 if __name__ == "__main__":

@@ -12,102 +12,19 @@ from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnx import helper, numpy_helper, shape_inference
 
-Array = NDArray[Any]
-Shape = tuple[int, ...]
-OPSET = 20
+from onnx_net import Array, Net, integers, scalar
+
 CHANNELS = (1, 3, 5, 7, 16, 17, 24, 31, 33, 48)
 LARGE = 12_000
 """Elements of a value beyond which the next block makes it smaller."""
 
 
-class Net:
-    """Appends ONNX nodes and knows their shapes: ``net("Add", x, array)``; arrays become initializers."""
-
-    def __init__(self, seed: int) -> None:
-        self.seed, self.rng = seed, np.random.default_rng(seed)
-        self.inputs: list[str] = []
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: dict[str, Array] = {}
-        self.shapes: dict[str, Shape] = {}
-
-    def __call__(self, op: str, *operands: str | Array | None, outputs: int = 1, **attributes: Any) -> Any:
-        """The output's name, or a list of them where there are several; None leaves an operand out."""
-        names = [self._operand(x) for x in operands]
-        results = [f"{op.lower()}{len(self.nodes)}" + (f"_{i}" if outputs > 1 else "") for i in range(outputs)]
-        node = helper.make_node(op, names, results, name=f"{op}_{len(self.nodes)}", **attributes)
-        self.nodes.append(node)
-        self.shapes.update(self._shapes(node))
-        return results if outputs > 1 else results[0]
-
-    def _operand(self, x: str | Array | None) -> str:
-        if not isinstance(x, np.ndarray):
-            return x or ""
-        name = f"c{len(self.constants)}"
-        self.constants[name] = x
-        return name
-
-    def _shapes(self, node: onnx.NodeProto) -> dict[str, Shape]:
-        arrays = {name: self.constants[name] for name in node.input if name in self.constants}
-        types = {v: helper.make_tensor_type_proto(1, self.shapes[v]) for v in node.input if v in self.shapes}
-        types |= {k: helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(a.dtype), a.shape)
-                  for k, a in arrays.items()}
-        found = shape_inference.infer_node_outputs(
-            onnx.defs.get_schema(node.op_type, OPSET), node, types,
-            {k: numpy_helper.from_array(a, k) for k, a in arrays.items()},
-            opset_imports=[helper.make_opsetid("", OPSET)])
-        return {k: tuple(d.dim_value for d in t.tensor_type.shape.dim) for k, t in found.items()}
-
-    def input(self, *shape: int) -> str:
-        name = f"in{len(self.inputs)}"
-        self.inputs.append(name)
-        self.shapes[name] = shape
-        return name
-
-    def pick(self, *choices: Any) -> Any:
-        return choices[self.rng.integers(len(choices))]
-
-    def chance(self, probability: float) -> bool:
-        return bool(self.rng.random() < probability)
-
-    def channels(self) -> int:
-        return int(self.pick(*CHANNELS))
-
-    def normal(self, *shape: int, scale: float = 1.0) -> Array:
-        return (scale * self.rng.normal(size=shape)).astype(np.float32)
-
-    def weights(self, *shape: int) -> Array:
-        """Rows that keep the variance, sometimes of very different sizes, sometimes with one of zeros."""
-        w = self.normal(*shape) / math.sqrt(max(1, math.prod(shape[1:])))
-        if self.chance(0.3):
-            w *= (2.0 ** self.rng.uniform(-5, 1, (shape[0], *[1] * (len(shape) - 1)))).astype(np.float32)
-        if self.chance(0.1):
-            w[0] = 0
-        return w
-
-    def model(self, *outputs: str) -> onnx.ModelProto:
-        integers = {n.output[0] for n in self.nodes if n.op_type == "ArgMax"}
-        graph = helper.make_graph(
-            self.nodes, f"random_{self.seed}",
-            [helper.make_tensor_value_info(v, 1, self.shapes[v]) for v in self.inputs],
-            [helper.make_tensor_value_info(v, 7 if v in integers else 1, self.shapes[v]) for v in outputs],
-            [numpy_helper.from_array(a, k) for k, a in self.constants.items()])
-        made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
-        onnx.checker.check_model(made, full_check=True)
-        return made
-
-
 # ---- layers -----------------------------------------------------------------------------------------------------
 
 
-def integers(*values: int) -> Array:
-    return np.array(values, np.int64)
-
-
-def scalar(value: float) -> Array:
-    return np.array(value, np.float32)
+def channels(net: Net) -> int:
+    return int(net.pick(*CHANNELS))
 
 
 def activation(net: Net, x: str) -> str:
@@ -158,7 +75,7 @@ def conv(net: Net, x: str, out: int | None = None, kernel: Sequence[int] | None 
     else:
         before, after = [int(net.rng.integers(r)) for r in reach], [int(net.rng.integers(r)) for r in reach]
         after = [max(a, r - s - b) for a, r, s, b in zip(after, reach, size, before, strict=True)]
-    out = out or net.channels()
+    out = out or channels(net)
     bias = net.normal(out, scale=0.5) if net.chance(0.8) else None
     y = net("Conv", x, net.weights(out, c // groups, *kernel), bias, kernel_shape=list(kernel), group=groups,
             pads=[*before, *after], dilations=list(dilation), **geometry)
@@ -188,7 +105,7 @@ def strided(net: Net, x: str) -> str:
 def automatic(net: Net, x: str) -> str:
     """auto_pad instead of pads."""
     c = net.shapes[x][1]
-    k, s, out = net.pick(1, 2, 3), net.pick(1, 2), net.channels()
+    k, s, out = net.pick(1, 2, 3), net.pick(1, 2), channels(net)
     mode = net.pick("SAME_UPPER", "SAME_LOWER") if min(net.shapes[x][2:]) < 3 or net.chance(0.7) else "VALID"
     y = net("Conv", x, net.weights(out, c, k, k), net.normal(out), auto_pad=mode, strides=[s, s])
     return activation(net, y)
@@ -339,14 +256,15 @@ def average_pool(net: Net, x: str) -> str:
 
 @family
 def resized(net: Net, x: str) -> str:
-    n, c = net.shapes[x][:2]
+    n, c, h, w = net.shapes[x]
     mode = net.pick("nearest", "linear")
     coordinates = net.pick("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel")
     how: dict[str, Any] = {"mode": mode, "coordinate_transformation_mode": coordinates}
     if mode == "nearest":
         how["nearest_mode"] = net.pick("floor", "round_prefer_floor", "ceil")
     if net.chance(0.5):
-        return net("Resize", x, None, np.array([1, 1, *net.pick((2, 2), (3, 1), (0.5, 2))], np.float32), **how)
+        scales = [1, 1, *(net.pick(2, 3, 0.5, 0.7) if d > 1 else 3 for d in (h, w))]
+        return net("Resize", x, None, np.array(scales, np.float32), **how)
     return net("Resize", x, None, None, integers(n, c, *map(int, net.rng.integers(1, 14, 2))), **how)
 
 
@@ -444,7 +362,7 @@ def sequence(net: Net, x: str) -> str:
 @family
 def channels_last_dense(net: Net, x: str) -> str:
     """A dense layer over the channels of every pixel."""
-    c, out = net.shapes[x][1], net.channels()
+    c, out = net.shapes[x][1], channels(net)
     y = net("MatMul", net("Transpose", x, perm=[0, 2, 3, 1]), net.weights(out, c).T.copy())
     return net("Transpose", activation(net, net("Add", y, net.normal(out))), perm=[0, 3, 1, 2])
 
@@ -494,7 +412,7 @@ def random_model(seed: int) -> onnx.ModelProto:
     net = Net(seed)
     batch = net.pick(1, 1, 1, 2, 3)
     size = [int(d) for d in net.rng.integers(3, 15, 2)]
-    x = net.input(batch, net.channels(), *size)
+    x = net.input(batch, channels(net), *size)
     if net.chance(0.15):
         c = net.shapes[x][1]
         other = net.input(*net.pick((batch, c, *size), (batch, c, 1, 1)))

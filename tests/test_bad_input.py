@@ -15,8 +15,8 @@ import onnx
 import pytest
 from click.testing import CliRunner
 
+from onnx_net import Net
 from qcc.cli import main
-from random_graphs import Net
 
 SHAPE = (3, 1, 3, 6, 5)
 

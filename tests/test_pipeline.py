@@ -16,6 +16,7 @@ import onnx
 import pytest
 
 import qcc
+from onnx_net import Net
 from qcc import numerics, pipeline
 from qcc.emit import library
 from qcc.errors import CalibrationError, QccError, ToolError
@@ -24,7 +25,6 @@ from qcc.ir.evaluate import run_integer
 from qcc.ir.text import parse, show
 from qcc.lower import build
 from qcc.target import Target, known_targets
-from random_graphs import Net
 
 HOST = Target.load("host")
 

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from qcc.errors import QccError
-    from qcc.pipeline import compile
+    from qcc.pipeline import compile, quantize
     from qcc.runtime import Model, load
     from qcc.target import Target
 
     __version__: str
 
-__all__ = ["Model", "QccError", "Target", "__version__", "compile", "load"]
+__all__ = ["Model", "QccError", "Target", "__version__", "compile", "load", "quantize"]
 
 _HOME = {
     "Model": "qcc.runtime",
@@ -28,6 +28,7 @@ _HOME = {
     "Target": "qcc.target",
     "compile": "qcc.pipeline",
     "load": "qcc.runtime",
+    "quantize": "qcc.pipeline",
 }
 
 

@@ -115,8 +115,9 @@ def requant_multipliers(real: ArrayLike, bound: ArrayLike = np.inf) -> tuple[I32
     """Fixed-point ``(multiplier, shift)`` of real multipliers m, one shift for all channels.
 
     Rounding a multiplier moves a result by at most 2^-(shift + 1) * |acc|, and what is not clamped anyway has
-    |acc| <= min(``bound``, 256 / m). The shift is 31 unless that leaves more than 2^-8 of a step (only possible for m below
-    2^-16; then it is larger, as far as the largest multiplier allows) or a multiplier is 1 or more (then it is smaller).
+    |acc| <= min(``bound``, 256 / m). The shift is 31 unless that leaves more than 2^-8 of a step (only possible for m
+    below 2^-16; then it is larger, as far as the largest multiplier allows) or a multiplier is 1 or more (then it is
+    smaller).
     """
     m = np.atleast_1d(np.asarray(real, np.float64))
     if not np.all(np.isfinite(m)) or np.any(m < 0):

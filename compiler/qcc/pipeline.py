@@ -93,10 +93,9 @@ def stages(
     verify(graph)
     yield "import", graph
 
-    from qcc.passes import SIMPLIFY
+    from qcc.passes import simplify
 
-    for rewrite in SIMPLIFY:
-        graph = rewrite(graph)
+    graph = simplify(graph)
     verify(graph)
     yield "simplify", graph
 

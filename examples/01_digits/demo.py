@@ -49,16 +49,16 @@ def main() -> None:
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     x = test_x[:1]
 
-    table = Table(title=f"digits, {len(test_y)} test images, target {model.manifest['target']}")
+    table = Table(title=f"digits, {len(test_y)} test images, target {model.manifest['target']['name']}")
     for heading in ("", "float32 (ONNX Runtime)", "int8 (qcc)"):
         table.add_column(heading, justify="right" if heading else "left")
     float_accuracy = accuracy(lambda image: session.run(None, {"image": image})[0], test_x, test_y)
     table.add_row("accuracy", f"{float_accuracy:.2%}", f"{accuracy(model, test_x, test_y):.2%}")
     float_time = microseconds(lambda: session.run(None, {"image": x}))
     table.add_row("latency, one thread", f"{float_time:.1f} µs", f"{microseconds(lambda: model(x)):.1f} µs")
-    weights = model.manifest["sizes"]["constants"]
+    weights = model.manifest["weight_bytes"]
     table.add_row("model", f"{file.stat().st_size / 1024:.1f} KiB", f"{weights / 1024:.1f} KiB")
-    table.add_row("activations (arena)", "", f"{model.manifest['sizes']['arena'] / 1024:.1f} KiB")
+    table.add_row("activations (arena)", "", f"{model.manifest['arena']['bytes'] / 1024:.1f} KiB")
     Console().print(table)
     print(f"compiled in {seconds:.1f} s into {OUT}; see also: qcc inspect {OUT}")
 

@@ -20,7 +20,7 @@ int main(void) {
         image[i] = (float)picture[i] / 16;
         printf("%c%s", " .:-=+*#%@"[picture[i] * 9 / 16], i % 8 == 7 ? "\n" : "");
     }
-    digits_run(image, logits);
+    digits(image, logits);
     int best = 0;
     for (int i = 1; i < 10; i++)
         if (logits[i] > logits[best]) best = i;

@@ -236,7 +236,8 @@ def matmul(d: Draw) -> str:
     a = d.operand((*batch, m, k), q[0], "a")
     tail = (n, k) if transpose else (k, n)
     b = d.constant((*other, *tail), q[1]) if d.int(0, 4) == 0 else d.operand((*other, *tail), q[1], "b")
-    return d.requantized("matmul", {"a": a, "b": b}, 20 * q[0].step * q[1].step / out.step / k, out, transpose_b=transpose)
+    real = 20 * q[0].step * q[1].step / out.step / k
+    return d.requantized("matmul", {"a": a, "b": b}, real, out, transpose_b=transpose)
 
 
 def concat(d: Draw) -> str:

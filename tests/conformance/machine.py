@@ -69,7 +69,7 @@ class Machine:
             verify(program)
         self.layouts = [plan_layout(p, target) for p in programs]
         self.calls = [lower(p, layout) for p, layout in zip(programs, self.layouts, strict=True)]
-        self.built = build_kernels([c.kernel for calls in self.calls for c in calls], target)
+        self.built = build_kernels([c.kernel for calls in self.calls for c in calls], target, jobs=1)
         library = folder / f"kernels-{target.name}.so"
         objects = sorted({str(b.object) for b in self.built.values()})
         subprocess.run(["cc", "-shared", "-o", str(library), *objects], check=True)

@@ -9,11 +9,11 @@ import pytest
 from draw import OPERATORS, Draw
 from machine import Machine
 
-from integer_programs import random_inputs
+from integer_programs import random_inputs, random_program
 from qcc.ir.graph import Graph
 from qcc.target import Target, known_targets
 
-CASES = 12
+CASES = 6
 """Programs for each op and target."""
 
 
@@ -24,15 +24,29 @@ def program(op: str, seed: int) -> Graph:
     return draw.graph
 
 
-@pytest.mark.parametrize("name", known_targets())
-@pytest.mark.parametrize("op", OPERATORS)
-def test_kernels_give_the_bytes_of_the_reference(op: str, name: str, tmp_path: Path) -> None:
+def target_here(name: str) -> Target:
     target = Target.load(name)
     if target.missing():
         pytest.skip(f"CANNOT RUN {name} HERE: the CPU lacks {', '.join(target.missing())}")
-    first = zlib.crc32(op.encode()) % 100_000
+    return target
+
+
+@pytest.mark.parametrize("name", known_targets())
+@pytest.mark.parametrize("op", OPERATORS)
+def test_kernels_give_the_bytes_of_the_reference(op: str, name: str, tmp_path: Path) -> None:
+    target, first = target_here(name), zlib.crc32(op.encode()) % 100_000
     print(f"seeds {first} … {first + CASES - 1}")
     programs = [program(op, first + case) for case in range(CASES)]
     machine = Machine(programs, target, tmp_path)
     for case, graph in enumerate(programs):
         machine.check(case, random_inputs(graph, first + case))
+
+
+@pytest.mark.parametrize("name", known_targets())
+def test_programs_with_views_concats_and_writes_in_place(name: str, tmp_path: Path) -> None:
+    target = target_here(name)
+    print(f"seeds 0 … {CASES - 1}")
+    programs = [random_program(seed) for seed in range(CASES)]
+    machine = Machine(programs, target, tmp_path)
+    for seed, graph in enumerate(programs):
+        machine.check(seed, random_inputs(graph, seed))

@@ -50,6 +50,16 @@ def image(b: Builder, x: str) -> str:
     return b("max_pool", x=x, dilation=(1, 1), **{**POOL, "kernel": (1, 1), "stride": (1, 1)})
 
 
+def test_pools_with_pads_as_large_as_the_kernel() -> None:
+    """Rounding a pool's extents up gives such pads."""
+    b = Builder(x=(2, 6, 5, 4))
+    wide = {"kernel": (2, 2), "stride": (3, 3), "pad": (1, 0, 2, 2)}
+    b("max_pool", x="x", dilation=(1, 1), **wide)
+    b("max_pool", x="x", dilation=(2, 2), **{**wide, "pad": (2, 2, 2, 2), "stride": (1, 1)})
+    b("avg_pool", x="x", count_include_pad=False, **wide)
+    check(b.done(b("avg_pool", x="x", count_include_pad=True, **{**wide, "stride": (1, 1)})))
+
+
 @pytest.mark.parametrize("first", [False, True], ids=["written", "nchw"])
 def test_every_op(first: bool) -> None:
     b = Builder(x=(2, 6, 5, 4), v=(3, 4))

@@ -125,6 +125,19 @@ def test_results_that_need_a_copy() -> None:
     assert not layout.views & {cut, thinned, flat, turned}, "cut and padded, gaps, a halo, moved axes"
 
 
+def test_elements_with_gaps_are_copied_into_channels() -> None:
+    """Views of every second element, and of one pixel of an image that has channels first."""
+    b = Builder()
+    x = b.lut(b.input((1, 8, 6, 4)))
+    pixel = b.slice(x, (0, 0, 2, 1), (1, 8, 3, 2))
+    channels = b.reshape(pixel, 1, 1, 1, 8)
+    column = b.slice(x, (0, 0, 0, 1), (1, 8, 6, 2))
+    turned = b.node("transpose", {"x": b.reshape(column, 1, 48, 1, 1)}, perm=(0, 2, 3, 1))
+    layout = checked(b.output(*(b.conv(v, 3, 1, (0, 0, 0, 0)) for v in (channels, turned))))
+    assert {pixel, column} <= layout.views
+    assert not layout.views & {channels, turned}
+
+
 def test_a_squeezed_value_takes_the_frame_of_its_reader() -> None:
     b = Builder()
     x = b.lut(b.input((1, 10, 4)))
@@ -146,9 +159,9 @@ def test_channel_slices_are_read_with_their_inputs_halo() -> None:
 
 def test_element_wise_nodes_write_over_dying_inputs() -> None:
     b = Builder()
-    first = b.lut(b.input((1, 4, 4, 4)))
+    first = b.lut(b.input((1, 4, 4, 16)))
     second = b.lut(first)
-    third = b.conv(second, 4, 1, (0, 0, 0, 0), residual=first)
+    third = b.conv(second, 16, 1, (0, 0, 0, 0), residual=first)
     last = b.add(third, second)
     layout = checked(b.output(b.dequantize(last)))
     assert layout.in_place == {first: "x", third: first, last: third}
@@ -168,9 +181,9 @@ def test_inputs_that_must_not_be_overwritten() -> None:
 
 def test_an_in_place_writer_with_another_zero_point_fills_the_halo_again() -> None:
     b = Builder()
-    x = b.input((1, 4, 4, 4))
-    first = b.conv(x, 4)
-    second = b.conv(b.conv(first, 4), 4, residual=first, q=QParams(0.05, 11))
+    x = b.input((1, 4, 4, 16))
+    first = b.conv(x, 16)
+    second = b.conv(b.conv(first, 16), 16, residual=first, q=QParams(0.05, 11))
     layout = checked(b.output(b.conv(second, 4)))
     assert layout.in_place[second] == first
     assert [f.byte for f in layout.fills[second]] == [139]

@@ -79,6 +79,7 @@ class Prepared:
             x[...], w[...] = -128 if self.storage == "int8" else 127, -127
         spread = max(1.0, float(np.sqrt(w[0].size)) * 74 * 73)
         real = rng.uniform(10, 120, case.channels) / spread
+        real[::2] = 2.0 ** np.floor(np.log2(real[::2]))  # ties are common
         multiplier = np.clip(np.rint(real * 2.0 ** (case.shift + case.fraction)), 1, 2**31 - 1).astype(np.int32)
         bias = rng.integers(-3000, 3000, case.channels).astype(np.int32)
         attrs: dict[str, Any] = {

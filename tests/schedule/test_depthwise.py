@@ -20,7 +20,8 @@ def random_case(seed: int) -> Case:
     kernel = (pick(1, 2, 3, 3, 5), pick(1, 3, 3, 5))
     stride, dilation = (pick(1, 1, 2, 3), pick(1, 2, 3)), (pick(1, 1, 2), pick(1, 1, 2))
     outputs = pick(1, 2, 4, 5, 7), pick(1, 2, 5, 7, 8, 13, 14)
-    height, width = ((k - 1) * d + 1 + (o - 1) * s for k, d, s, o in zip(kernel, dilation, stride, outputs, strict=True))
+    sizes = zip(kernel, dilation, stride, outputs, strict=True)
+    height, width = ((k - 1) * d + 1 + (o - 1) * s for k, d, s, o in sizes)
     residual, n = bool(rng.random() < 0.4), pick(2, 3, 8, 13, 16, 17, 21, 24, 32, 40)
     return Case(
         seed, (pick(1, 1, 2), height, width, n), n, kernel, stride, dilation, n, residual,

@@ -21,7 +21,8 @@ def random_case(seed: int) -> Case:
     stride, dilation = (pick(1, 2, 3), pick(1, 1, 2, 3)), (pick(1, 2), pick(1, 1, 2))
     groups = pick(1, 1, 1, 2, 3)
     outputs = pick(1, 2, 3, 5, 8), pick(1, 2, 5, 7, 13, 17, 31, 32)
-    height, width = ((k - 1) * d + 1 + (o - 1) * s for k, d, s, o in zip(kernel, dilation, stride, outputs, strict=True))
+    sizes = zip(kernel, dilation, stride, outputs, strict=True)
+    height, width = ((k - 1) * d + 1 + (o - 1) * s for k, d, s, o in sizes)
     residual = bool(rng.random() < 0.4)
     return Case(
         seed, (pick(1, 1, 2), height, width, groups * pick(1, 3, 4, 7, 16, 33)),

@@ -1,4 +1,4 @@
-"""Machine code of the integer kernels: no floating point, the instructions they are made for, none beyond the target."""
+"""Machine code of the integer kernels: no floating point, the right products, nothing beyond the target."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ from qcc import numerics
 from qcc.errors import QccError
 from qcc.ir.graph import Graph, Node
 from qcc.ops.pointwise import FUNCTIONS, Expr, evaluate
+from qcc.ops.pool import taps_inside
 
 OPSET = 18
 IR_VERSION = 8
@@ -28,6 +29,7 @@ IR_VERSION = 8
 TO_NCHW, TO_NHWC = (0, 3, 1, 2), (0, 2, 3, 1)
 ELEMENT = {"float32": TensorProto.FLOAT, "int32": TensorProto.INT32}
 BINARY = {"add": "Add", "sub": "Sub", "mul": "Mul", "maximum": "Max", "minimum": "Min"}
+POOL = {"max_pool": "MaxPool", "avg_pool": "AveragePool"}
 REDUCE = {"reduce_mean": "ReduceMean", "reduce_sum": "ReduceSum", "reduce_max": "ReduceMax"}
 FUNCTION = {
     "add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "max": "Max", "min": "Min", "neg": "Neg", "abs": "Abs",
@@ -250,13 +252,25 @@ def _softmax(e: _Export, node: Node) -> None:
 
 
 def _pool(e: _Export, node: Node) -> None:
-    a = node.attrs
-    windows = {"kernel_shape": a["kernel"], "strides": a["stride"], "pads": a["pad"]}
-    x = [e.get(node.inputs["x"], nchw=True)]
-    if node.op == "max_pool":
-        e.write(node, True, "MaxPool", x, dilations=a["dilation"], **windows)
+    a, x, op = node.attrs, e.get(node.inputs["x"], nchw=True), POOL[node.op]
+    pads, attributes = a["pad"], {"kernel_shape": a["kernel"], "strides": a["stride"]}
+    if op == "MaxPool":
+        attributes["dilations"] = a["dilation"]
     else:
-        e.write(node, True, "AveragePool", x, count_include_pad=int(a["count_include_pad"]), **windows)
+        attributes["count_include_pad"] = int(a["count_include_pad"])
+    if all(p < k for p, k in zip(pads, a["kernel"] * 2, strict=True)):
+        e.write(node, True, op, [x], pads=pads, **attributes)
+        return
+    # ONNX wants pads smaller than the kernel. ONNX Runtime fuses a Pad with zeros into a pool, and then refuses it.
+    if op == "MaxPool":
+        around = e.constant(np.array([0, 0, *pads[:2], 0, 0, *pads[2:]], np.int64))
+        e.write(node, True, op, [e.emit("Pad", [x, around, e.constant(np.float32(-np.inf))])], **attributes)
+        return
+    shape = e.graph.types[node.inputs["x"]].shape
+    ones = e.constant(np.ones((shape[3], 1, *a["kernel"]), np.float32))
+    sums = e.emit("Conv", [x, ones], group=shape[3], pads=pads, strides=a["stride"])
+    counts = np.full(1, math.prod(a["kernel"])) if a["count_include_pad"] else taps_inside(node, shape)
+    e.write(node, True, "Div", [sums, e.constant(counts.astype(np.float32))])
 
 
 def _reduce(e: _Export, node: Node) -> None:
@@ -334,7 +348,7 @@ WRITERS: dict[str, Callable[[_Export, Node], None]] = {
     **dict.fromkeys(("conv2d", "conv_transpose2d"), _convolution),
     **dict.fromkeys(BINARY, _binary),
     **dict.fromkeys((*REDUCE, "argmax"), _reduce),
-    **dict.fromkeys(("max_pool", "avg_pool"), _pool),
+    **dict.fromkeys(POOL, _pool),
     **dict.fromkeys(("slice", "pad", "take", "expand"), _move),
     "dense": _dense,
     "matmul": _matmul,

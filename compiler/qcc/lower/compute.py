@@ -69,9 +69,9 @@ def conv_gemm(kernel: Kernel, t: Tensors) -> Any:
 def conv_depthwise(kernel: Kernel, t: Tensors) -> Any:
     """Depthwise convolution, multiplier 1; y [B, OH, OW, NP] with channels padded to whole vectors.
 
-    x [B, OH, KY4, W, NP] is the input once per tap row: stride and dilation of rows lie in its strides, rows beyond the
-    kernel meet zero weights; ``sliding`` says that the rows of the next output begin one row further down.
-    w [NP / lanes, KX, KY4 / 4, lanes, 4].
+    x [B, OH, G * dot, W, NP] is the input once per tap row: stride and dilation of rows lie in its strides, rows beyond
+    the kernel meet zero weights; ``sliding`` says that the last row is such a row, and that the rows of the next output
+    begin one row further down. w [NP / lanes, KX, G, lanes, dot].
     """
     x, w = t["x"], t["w"]
     stride, dilation = kernel.param("stride"), kernel.param("dilation")

@@ -54,23 +54,46 @@ def softmax(kernel: Kernel, t: Tensors) -> Any:
     top = _over(shape, kept, te.max, lambda i: x[i], "top")
     power = te.compute(shape, lambda *i: t["table"][wide(top, i[:-1]) - wide(x, i)], name="power")
     total = _over(shape, kept, te.sum, lambda i: power[i], "total")
+    inverse = te.compute(shape[:-1], lambda *i: expressions.inverse(total[i] * 2), name="inverse")
 
     def value(i: Any) -> Any:
-        whole = total[i[:-1]]
-        quotient = tirx.truncdiv((power[i] << 9) + whole, whole * 2)
-        return tirx.Min(quotient, expressions.i32(255)) + t["q"][0]
+        row = i[:-1]
+        return expressions.quotient((power[i] << 9) + total[row], total[row] * 2, inverse[row], 255) + t["q"][0]
 
     return each(kernel, value)
 
 
 @compute
 def matmul(kernel: Kernel, t: Tensors) -> Any:
-    """``sum (a - q[3]) * (b - q[4])`` requantized by q[5]; q[:3] are zero point and limits."""
-    a, b, q, shift = t["a"], t["b"], t["q"], kernel.param("shift")
-    k = te.reduce_axis((0, kernel.view("a").shape[-1]), "k")
-    acc = te.compute(
-        kernel.view("y").shape,
-        lambda *i: te.sum((wide(a, (*i[:-1], k)) - q[3]) * (wide(b, (*i[:-2], k, i[-1])) - q[4]), axis=k),
-        name="acc",
+    """``sum (a - q[3]) * (b - q[4])`` requantized by q[5]; q[:3] are zero point and limits.
+
+    ``left`` and ``right`` are the centred operands in int16, b's columns in vectors of ``lanes`` and its rows in pairs;
+    both are zero beyond the operand.
+    """
+    a, b, q, shift, lanes = t["a"], t["b"], t["q"], kernel.param("shift"), kernel.param("lanes")
+    *batch, rows, columns = kernel.view("y").shape
+    depth = kernel.view("a").shape[-1]
+    pairs, blocks = -(-depth // 2), -(-columns // lanes)
+
+    def centred(tensor: Any, i: tuple[Any, ...], zero: Any, inside: Any) -> Any:
+        return tirx.if_then_else(inside, tensor[i].astype("int16") - zero.astype("int16"), tirx.const(0, "int16"))
+
+    left = te.compute(
+        (*batch, rows, 2 * pairs), lambda *i: centred(a, i, q[3], i[-1] < depth), name="left"
     )
+    right = te.compute(
+        (*batch, blocks, pairs, lanes, 2),
+        lambda *i: centred(
+            b, (*i[:-4], i[-3] * 2 + i[-1], i[-4] * lanes + i[-2]), q[4],
+            tirx.all(i[-3] * 2 + i[-1] < depth, i[-4] * lanes + i[-2] < columns),
+        ),
+        name="right",
+    )  # fmt: skip
+    k = te.reduce_axis((0, 2 * pairs), "k")
+
+    def product(*i: Any) -> Any:
+        *outer, m, n = i
+        return te.sum(wide(left, (*outer, m, k)) * wide(right, (*outer, n // lanes, k // 2, n % lanes, k % 2)), axis=k)
+
+    acc = te.compute((*batch, rows, blocks * lanes), product, name="acc")
     return each(kernel, lambda i: expressions.finish(acc[i], q[5], shift, q))

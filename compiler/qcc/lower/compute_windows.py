@@ -61,7 +61,8 @@ def avg_pool(kernel: Kernel, t: Tensors) -> Any:
         if not kernel.param("bounded"):
             return wide(x, (b, row, column, c))
         hit = tirx.all(row >= 0, row < height, column >= 0, column < width)
-        return tirx.if_then_else(hit, wide(x, (b, row, column, c)), q[3])
+        row, column = expressions.clamp(row, 0, height - 1), expressions.clamp(column, 0, width - 1)
+        return tirx.Select(hit, wide(x, (b, row, column, c)), q[3])
 
     acc = te.compute(shape, lambda b, i, j, c: te.sum(tap(b, i, j, c), axis=[ky, kx]), name="acc")
     multiplier = t["multiplier"]

@@ -5,14 +5,15 @@ Zero points, multipliers and limits are constants, so that kernels are shared.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qcc.ir.graph import Node
-from qcc.lower.kernel import Call, LowerContext
-from qcc.lower.views import Placed, Source, elementwise_call, source, storage_offset, stored
+from qcc.lower.kernel import BufferArg, Call, CallBuilder, LowerContext, View
+from qcc.lower.views import Placed, Source, elementwise_call, merge_axes, source, storage_offset, stored
 from qcc.numerics import INT8_MAX, INT8_MIN
 
 
@@ -53,15 +54,27 @@ def compare_calls(node: Node, ctx: LowerContext) -> list[Call]:
     return [elementwise_call(node.op, node.output, reads, ctx.place(node.output))]
 
 
-def lut_call(node: Node, ctx: LowerContext, x: Placed, table: NDArray[np.int8], y: Placed) -> Call:
-    """``y = table[x + 128]``; x and y may be the same place."""
-    return elementwise_call("lut", node.output, {"x": Source(*x)}, y, {"table": stored(table, ctx.storage)})
+def lookup_calls(node: Node, ctx: LowerContext, x: Placed, table: NDArray[np.int8], y: Placed) -> list[Call]:
+    """``y = table[x + 128]``; x and y may be the same place. Rows are cut where their last whole vector ends."""
+    (*outer, count), strides, _ = merge_axes(y[0].shape, [x[0].strides, y[0].strides])
+    calls = []
+    for begin, end in pairwise(sorted({0, count - count % ctx.target.vector_bytes, count})):
+        call = CallBuilder("lut", node.output)
+        part, target = (
+            (View((*outer, end - begin), steps, view.dtype), BufferArg(arg.value, arg.offset + begin * steps[-1]))
+            for steps, (view, arg) in zip(strides, (x, y), strict=True)
+        )
+        call.read("x", part)
+        call.const("table", stored(table, ctx.storage))
+        call.write("y", target)
+        calls.append(call.call())
+    return calls
 
 
 def lut_calls(node: Node, ctx: LowerContext) -> list[Call]:
     """lut."""
     table = ctx.constant(node.inputs["table"])
-    return [lut_call(node, ctx, ctx.place(node.inputs["x"]), table, ctx.place(node.output))]
+    return lookup_calls(node, ctx, ctx.place(node.inputs["x"]), table, ctx.place(node.output))
 
 
 def prelu_calls(node: Node, ctx: LowerContext) -> list[Call]:

@@ -10,6 +10,8 @@ from typing import Any
 
 from tvm import tirx
 
+from qcc.numerics import INT32_MAX
+
 STORED = {"int8": (-128, 127), "uint8": (0, 255)}
 """Range of a stored activation by storage dtype."""
 
@@ -41,6 +43,22 @@ def requantize(acc: Expr, multiplier: Expr, shift: int) -> Expr:
 def clamp(v: Expr, low: Expr, high: Expr) -> Expr:
     """``min(max(v, low), high)``."""
     return tirx.Min(tirx.Max(v, low), high)
+
+
+def inverse(divisor: Expr) -> Expr:
+    """``INT32_MAX // divisor`` of a positive int32."""
+    return tirx.truncdiv(i32(INT32_MAX), divisor)
+
+
+def quotient(dividend: Expr, divisor: Expr, inverse: Expr, most: int) -> Expr:
+    """``min(dividend // divisor, most)`` of positive int32 values, by multiplication with ``inverse(divisor)``.
+
+    The product falls short of the quotient by less than (dividend + quotient) / 2^31. Where that is at most 1, the
+    estimate is at most one too low, and the remainder tells.
+    """
+    estimate = ((dividend.astype("int64") * inverse.astype("int64")) >> i64(31)).astype("int32")
+    whole = estimate + tirx.Select(dividend - estimate * divisor >= divisor, i32(1), i32(0))
+    return tirx.Min(whole, i32(most))
 
 
 def finish(acc: Expr, multiplier: Expr, shift: int, q: Any) -> Expr:

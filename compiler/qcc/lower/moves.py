@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from qcc import numerics
 from qcc.ir.graph import Node
-from qcc.lower.kernel import BufferArg, Call, CallBuilder, LowerContext, View
+from qcc.lower.kernel import Call, CallBuilder, LowerContext, View
 from qcc.lower.views import Placed, Source, add_source, elementwise_call, merge_axes, source, storage_offset
 from qcc.lower.weighted import moved
 from qcc.plan.layout import reshape_strides
@@ -38,7 +38,7 @@ def slice_calls(node: Node, ctx: LowerContext) -> list[Call]:
     """A copy of every ``step``-th element from ``begin`` on."""
     x, y = source(ctx, node.inputs["x"]), ctx.place(node.output)
     steps = tuple(s * k for s, k in zip(x.view.strides, node.attrs["step"], strict=True))
-    return [copy_call(node, _from(x, node.attrs["begin"]).viewed(y[0].shape, steps), y)]
+    return [copy_call(node, x.part(node.attrs["begin"], y[0].shape).viewed(y[0].shape, steps), y)]
 
 
 def transpose_calls(node: Node, ctx: LowerContext) -> list[Call]:
@@ -121,11 +121,3 @@ def _borders(y: Placed, pads: tuple[tuple[int, int], ...]) -> Iterator[Placed]:
 
 def _fill_call(node: Node, value: NDArray[np.generic], y: Placed) -> Call:
     return elementwise_call("fill", node.output, {}, y, {"value": value})
-
-
-def _from(x: Source, index: tuple[int, ...]) -> Source:
-    """The part that starts at ``index`` (its view's shape stays)."""
-    offset = sum(i * s for i, s in zip(index, x.view.strides, strict=True))
-    if isinstance(x.arg, BufferArg):
-        return Source(x.view, BufferArg(x.arg.value, x.arg.offset + offset))
-    return Source(x.view, x.arg.reshape(-1)[offset:])

@@ -6,9 +6,13 @@ import numpy as np
 
 from qcc.ir.graph import Node
 from qcc.lower.elementwise import limits, stored_zero
-from qcc.lower.kernel import Call, CallBuilder, LowerContext, View
-from qcc.lower.views import Placed, add_source, merge_axes, source, storage_offset
+from qcc.lower.kernel import BufferArg, Call, CallBuilder, LowerContext, View
+from qcc.lower.views import Placed, Source, add_source, merge_axes, source, storage_offset
 from qcc.ops.reduce import reduced_count
+from qcc.schedule.tiles import split_pixels
+
+WIDENED = 128 * 1024
+"""Bytes of the int16 copy of an operand of matmul that a kernel keeps on its stack."""
 
 
 def reduced(node: Node, ctx: LowerContext, compute: str, axes: tuple[int, ...]) -> tuple[CallBuilder, Placed]:
@@ -65,21 +69,38 @@ def softmax_calls(node: Node, ctx: LowerContext) -> list[Call]:
 
 
 def matmul_calls(node: Node, ctx: LowerContext) -> list[Call]:
-    """matmul; b is read as [batch…, K, N] whichever way it lies, and leading axes merge."""
-    a, b, (view, arg) = source(ctx, node.inputs["a"]), source(ctx, node.inputs["b"]), ctx.place(node.output)
+    """matmul; b is read as [batch…, K, N] whichever way it lies, and leading axes merge.
+
+    A call computes the rows that one register tile divides, in as many columns as a widened b should have.
+    """
+    a, b, y = source(ctx, node.inputs["a"]), source(ctx, node.inputs["b"]), Source(*ctx.place(node.output))
     if node.attrs["transpose_b"]:
         rank = len(b.view.shape)
         b = b.permuted((*range(rank - 2), rank - 1, rank - 2))
-    (rows, depth), columns = a.view.shape[-2:], view.shape[-1]
-    batch = view.shape[:-2]
-    a, b = a.broadcast((*batch, rows, depth)), b.broadcast((*batch, depth, columns))
-    steps = [a.view.strides[:-2], b.view.strides[:-2], view.strides[:-2]]
-    shape, (a_steps, b_steps, y_steps), _ = merge_axes(batch, steps)
-    call = CallBuilder("matmul", node.output, {"shift": node.attrs["shift"]}, macs=int(np.prod(view.shape)) * depth)
-    add_source(call, "a", a.viewed((*shape, rows, depth), (*a_steps, *a.view.strides[-2:])))
-    add_source(call, "b", b.viewed((*shape, depth, columns), (*b_steps, *b.view.strides[-2:])))
+    *batch, rows, columns = y.view.shape
+    depth, lanes = a.view.shape[-1], ctx.target.lanes
+    shapes = {"a": (rows, depth), "b": (depth, columns), "y": (rows, columns)}
+    wide = {"a": a.broadcast((*batch, *shapes["a"])), "b": b.broadcast((*batch, *shapes["b"])), "y": y}
+    outer, steps, _ = merge_axes(batch, [v.view.strides[:-2] for v in wide.values()])
+    whole = {
+        key: read.viewed((*outer, *shapes[key]), (*outer_steps, *read.view.strides[-2:]))
+        for (key, read), outer_steps in zip(wide.items(), steps, strict=True)
+    }
     zeros = [stored_zero(ctx, node.inputs[key]) for key in ("a", "b")]
     multiplier = int(ctx.constant(node.inputs["multiplier"])[0])
-    call.const("q", np.array([*limits(node, ctx), *zeros, multiplier], np.int32))
-    call.write("y", (View((*shape, rows, columns), (*y_steps, *view.strides[-2:]), view.dtype), arg))
-    return [call.call()]
+    q = np.array([*limits(node, ctx), *zeros, multiplier], np.int32)
+    at_once, calls = max(lanes, WIDENED // (2 * depth) // lanes * lanes), []
+    for left in range(0, columns, at_once):
+        width = min(at_once, columns - left)
+        for top, bottom in split_pixels(rows, -(-width // lanes), ctx.target.accumulators):
+            height, none = bottom - top, (0,) * len(outer)
+            call = CallBuilder("matmul", node.output, {"shift": node.attrs["shift"], "lanes": lanes})
+            call.macs = int(np.prod(outer)) * height * width * depth
+            add_source(call, "a", whole["a"].part((*none, top, 0), (*outer, height, depth)))
+            add_source(call, "b", whole["b"].part((*none, 0, left), (*outer, depth, width)))
+            call.const("q", q)
+            part = whole["y"].part((*none, top, left), (*outer, height, width))
+            assert isinstance(part.arg, BufferArg)
+            call.write("y", (part.view, part.arg))
+            calls.append(call.call())
+    return calls

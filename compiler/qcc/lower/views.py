@@ -35,6 +35,14 @@ class Source:
         shape, strides = (tuple(of[axis] for axis in perm) for of in (self.view.shape, self.view.strides))
         return Source(View(shape, strides, self.view.dtype), self.arg)
 
+    def part(self, index: Sequence[int], shape: tuple[int, ...]) -> Source:
+        """The part that starts at ``index`` and has ``shape``."""
+        offset = sum(i * s for i, s in zip(index, self.view.strides, strict=True))
+        view = View(shape, self.view.strides, self.view.dtype)
+        if isinstance(self.arg, BufferArg):
+            return Source(view, BufferArg(self.arg.value, self.arg.offset + offset))
+        return Source(view, self.arg.reshape(-1)[offset:])
+
     def viewed(self, shape: tuple[int, ...], strides: Strides) -> Source:
         """The same memory under another shape and strides."""
         return Source(View(shape, strides, self.view.dtype), self.arg)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from qcc.ir.graph import Node
 from qcc.lower.columns import columns_call, plane_call
-from qcc.lower.elementwise import lut_call
+from qcc.lower.elementwise import lookup_calls
 from qcc.lower.kernel import BufferArg, Call, CallBuilder, LowerContext, View
 from qcc.lower.views import Placed, merge_axes
 from qcc.numerics import INT32_MAX
@@ -60,7 +60,7 @@ def as_image(place: Placed) -> Placed | None:
 
 
 def as_images(places: Sequence[Placed]) -> Iterator[list[Placed]]:
-    """Places of one shape [..., C] as [B, H, W, C] with as few axes as strides allow; in parts if those are too many."""
+    """Places of one shape [..., C] as [B, H, W, C] with as few axes as strides allow; in parts if those are more."""
     shape = places[0][0].shape[:-1]
     outer, steps, _ = merge_axes(shape, [view.strides[:-1] for view, _ in places])
     missing = max(0, 3 - len(outer))
@@ -263,7 +263,7 @@ def table_calls(node: Node, ctx: LowerContext) -> list[Call]:
     if "table" not in node.inputs:
         return []
     y = ctx.place(node.output)
-    return [lut_call(node, ctx, y, ctx.constant(node.inputs["table"]), y)]
+    return lookup_calls(node, ctx, y, ctx.constant(node.inputs["table"]), y)
 
 
 def dense_calls(node: Node, ctx: LowerContext) -> list[Call]:

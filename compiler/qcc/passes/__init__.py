@@ -34,4 +34,12 @@ SIMPLIFY: tuple[Pass, ...] = (
 FUSE_INTEGER: tuple[Pass, ...] = (fuse_table,)
 """For integer programs, after quantization."""
 
-__all__ = ["FUSE_INTEGER", "SIMPLIFY", "Pass"]
+
+def simplify(graph: Graph) -> Graph:
+    """The float graph that is calibrated and quantized: every pass of ``SIMPLIFY`` in order."""
+    for rewrite in SIMPLIFY:
+        graph = rewrite(graph)
+    return graph
+
+
+__all__ = ["FUSE_INTEGER", "SIMPLIFY", "Pass", "simplify"]

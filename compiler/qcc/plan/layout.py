@@ -325,6 +325,7 @@ class _Planner:
         quantized = source not in self.graph.constants and source not in self.outside
         if node.op == "slice":
             whole = all(node.attrs[k][1:3] == v for k, v in (("begin", (0, 0)), ("end", shape[1:3]), ("step", (1, 1))))
+            whole = whole and frame.shape == self.graph.types[node.output].shape
             fits = whole and self._require(source, Frame(self._shape4(source), frame.halo))
         else:
             fits = same_axes(shape, frame.shape) and self._require(source, frame)
@@ -367,11 +368,16 @@ class _Planner:
         """The result of a view op in its input's buffer, if strides can say it and the last axis stays contiguous."""
         if node.op not in VIEW_OPS or node.inputs["x"] in self.graph.constants:
             return None
-        shape, base = self.graph.types[node.output].shape, self._resolve(node.inputs["x"])
+        place = self._seen(node, self._resolve(node.inputs["x"]))
+        if place is None or (place.view.shape[-1:] not in ((), (1,)) and place.view.strides[-1] != 1):
+            return None
+        return place
+
+    def _seen(self, node: Node, base: Place) -> Place | None:
+        """The result of a view op in the buffer of its input, if strides can say it."""
+        shape = self.graph.types[node.output].shape
         if node.op == "slice":
-            a = node.attrs
-            place = base.sliced(a["begin"], a["end"], a["step"])
-            return place if place.view.strides[-1] == 1 or shape[-1] == 1 else None
+            return base.sliced(node.attrs["begin"], node.attrs["end"], node.attrs["step"])
         if node.op != "reshape" and not same_axes(base.view.shape, shape):
             return None
         frame = self.layout.buffers[base.buffer].frame
@@ -410,6 +416,9 @@ class _Planner:
             for key in IN_PLACE.get(node.op, ()):
                 value = node.inputs.get(key)
                 if value is None or value not in places or value in self.outside:
+                    continue
+                # Whole vectors are read: one that reaches into the pixel stored just before would wait for that store.
+                if key == "residual" and own.view.shape[-1] % layout.target.lanes:
                     continue
                 old = places[value]
                 shared = [v for v in node.inputs.values() if v in places and places[v].buffer == old.buffer]

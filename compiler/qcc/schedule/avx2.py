@@ -1,14 +1,20 @@
-"""Schedules for x86 with AVX2 and without VNNI."""
+"""Schedules for x86 with AVX2 and without VNNI.
+
+Register tile: ``rows`` pixels x ``cols`` vectors of 8 channels, at most 12 accumulators of the 16 registers. The pixels
+of a tile are widened to int16 once, on the stack; a step of the reduction broadcasts two of their elements from there
+and widens ``cols`` vectors of weights as it loads them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from qcc.lower.kernel import Kernel
-from qcc.schedule import avx2_intrin
+from qcc.schedule import avx2_intrin, products, tables
 from qcc.schedule.decide import Decide
-from qcc.schedule.tiles import divisors, nearest_divisor
+from qcc.schedule.tiles import divisors, gemm_chunks, nearest_divisor
 
 ACCUMULATORS = 12
 REGISTERS = 16
@@ -34,7 +40,7 @@ def conv_gemm(sch: Any, kernel: Kernel, decide: Decide) -> None:
     """Tiles of pixels x channels; the parallel loop runs over (chunk of tiles, block of channels)."""
     acc, out = sch.get_sblock("acc"), sch.get_sblock("out")
     _, height, width = kernel.param("outputs")
-    blocks, taps_y, taps_x, groups, lanes, dot = kernel.view("w").shape
+    blocks, _, _, groups, lanes, dot = kernel.view("w").shape
     run, step = groups * dot, kernel.param("step")
     rows_default, cols_default = gemm_tile(width, blocks)
     rows = decide("rows", divisors(width, ACCUMULATORS), rows_default)
@@ -43,10 +49,7 @@ def conv_gemm(sch: Any, kernel: Kernel, decide: Decide) -> None:
     room = WIDENED_BYTES // 2 - (rows - 1) * step if shared else WIDENED_BYTES // 2 // rows
     fitting = [d for d in divisors(groups, max(1, room // dot)) if d >= 32]
     part = decide("part", divisors(groups), fitting[-1] if fitting else groups)
-    units = height if height > 1 else width // rows
-    unit_bytes = (width if height > 1 else rows) * taps_y * taps_x * groups * dot
-    chunk_default = nearest_divisor(units, max(1, min(256 * 1024 // unit_bytes, -(-units // 4))))
-    chunk = decide("chunk", divisors(units), chunk_default)
+    chunk = decide("chunk", *gemm_chunks(kernel, rows, cols))
 
     wide = sch.cache_read(acc, 0, "global") if shared else sch.reindex(acc, ("read", 0))
     sch.unsafe_set_dtype(wide, 0, "int16")
@@ -114,4 +117,7 @@ def _epilogue(kernel: Kernel) -> str:
     return avx2_intrin.requantize(kernel.view("y").dtype, shift, channels, clamped, residual, fraction)
 
 
-SCHEDULES: dict[str, Callable[[Any, Kernel, Decide], None]] = {"conv_gemm": conv_gemm, "conv_depthwise": conv_depthwise}
+SCHEDULES: dict[str, Callable[[Any, Kernel, Decide], None]] = {
+    "conv_gemm": conv_gemm, "conv_depthwise": conv_depthwise, "lut": partial(tables.lut, 32),
+    "matmul": partial(products.matmul, ACCUMULATORS),
+}  # fmt: skip

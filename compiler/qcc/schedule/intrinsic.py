@@ -92,7 +92,7 @@ def implement(
 
 
 def store_channels(out: Any, v: Any, begin: Any, channels: int) -> None:
-    """Store those lanes of ``v`` that are channels, the first of which is ``begin``: all, or in pieces of 8, 4, 2, 1."""
+    """Store those lanes of ``v`` that are channels, the first being ``begin``: all, or in pieces."""
     lanes = int(out.shape[0])
     if channels % lanes == 0:
         T.buffer_store(out, v, [T.ramp(T.int32(0), 1, lanes)])
@@ -102,7 +102,7 @@ def store_channels(out: Any, v: Any, begin: Any, channels: int) -> None:
             T.buffer_store(out, v, [T.ramp(T.int32(0), 1, lanes)])
         with T.Else():
             first = 0
-            for size in (8, 4, 2, 1):
+            for size in (16, 8, 4, 2, 1):
                 if channels % lanes & size:
                     piece = tirx.Shuffle([v], [*range(first, first + size)])
                     T.buffer_store(out, piece, [T.ramp(T.int32(first), 1, size) if size > 1 else T.int32(first)])

@@ -1,11 +1,12 @@
 """Schedules of every kernel without weights, for any family with vectors that LLVM knows.
 
-Each marks one loop parallel: the outermost ones, fused until there is enough to share. Inner loops are vectors where the
-extent is a multiple of one; the rest is left to LLVM, which never writes beyond a view.
+Each marks one loop parallel: the outermost ones, fused until there is enough to share. Inner loops are vectors where
+the extent is a multiple of one; the rest is left to LLVM, which never writes beyond a view.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +16,9 @@ from qcc.schedule.tiles import divisors
 
 UNITS = 16
 """Iterations of the parallel loop that are enough."""
+
+INTERLEAVED = 4
+"""Axes of an input that LLVM may interleave."""
 
 CHUNK = 8192
 """Elements of one iteration at most, where a kernel is a single loop."""
@@ -37,18 +41,33 @@ def vector_tile(extent: int, wanted: int = 64) -> int:
 
 
 def chunk(extent: int) -> int:
-    """Elements of one iteration of a single loop over ``extent``: few enough to share, and whole vectors if possible."""
-    whole = [d for d in divisors(extent, CHUNK) if d % 64 == 0 or d >= CHUNK // 8]
+    """Elements of one iteration of a single loop: few enough to share, and whole vectors if possible."""
+    fitting = divisors(extent, CHUNK)
+    whole = [d for d in fitting if d % 64 == 0] or [d for d in fitting if d >= CHUNK // 8]
     return whole[-1] if whole else extent
 
 
-def elementwise(sch: Any, kernel: Kernel, decide: Decide) -> None:
-    """Outer axes in parallel; LLVM vectorizes the innermost."""
+def spread(sch: Any) -> Any:
+    """Share the outer axes of block ``out``; returns the inner loop."""
     *outer, inner = sch.get_loops(sch.get_sblock("out"))
     if not outer:
         first, inner = sch.split(inner, [None, chunk(int(sch.get(inner).extent))])
         outer = [first]
     share(sch, outer)
+    return inner
+
+
+def elementwise(sch: Any, kernel: Kernel, decide: Decide) -> None:
+    """Outer axes in parallel; LLVM vectorizes the innermost.
+
+    Where the axis that lies side by side in the input is an outer one, LLVM would unroll all axes inside it and
+    interleave them: good for three channels, but dozens take it seconds and thousands of shuffles.
+    """
+    shape, strides = kernel.view("y").shape, kernel.operands[0].view.strides
+    side_by_side = [i for i, stride in enumerate(strides) if stride == 1 and i < len(shape) - 1]
+    inner = spread(sch)
+    if side_by_side and math.prod(shape[side_by_side[-1] + 1 :]) > INTERLEAVED:
+        sch.vectorize(sch.split(inner, [None, divisors(int(sch.get(inner).extent), 16)[-1]])[1])
 
 
 def reduction(sch: Any, kernel: Kernel, decide: Decide) -> None:
@@ -61,7 +80,8 @@ def reduction(sch: Any, kernel: Kernel, decide: Decide) -> None:
     first, inner = sch.split(last, [None, tile])
     sch.compute_at(acc, first, preserve_unit_loops=True)
     share(sch, [*outer, first])
-    *_, lane, taps = _split_loops(sch, acc, rank)
+    loops = sch.get_loops(acc)[-len(sch.get(acc).iter_vars) :]
+    lane, taps = loops[rank - 1], loops[rank:]
     sch.reorder(*taps, lane)
     if tile % 16 == 0:
         sch.vectorize(lane)
@@ -71,21 +91,14 @@ def reduction(sch: Any, kernel: Kernel, decide: Decide) -> None:
         sch.vectorize(sch.get_loops(init)[-1])
 
 
-def _split_loops(sch: Any, block: Any, rank: int) -> tuple[Any, ...]:
-    """(spatial loops of a block that was moved, …, its reduction loops as a list)."""
-    count = len(sch.get(block).iter_vars)
-    loops = sch.get_loops(block)[-count:]
-    return (*loops[:rank], list(loops[rank:]))
-
-
 def argmax(sch: Any, kernel: Kernel, decide: Decide) -> None:
     """Rows one by one: the maximum, then its first position."""
     _rows(sch, kernel, ["top", "acc"])
 
 
 def softmax(sch: Any, kernel: Kernel, decide: Decide) -> None:
-    """Rows one by one: the maximum, the powers, their sum, the quotients."""
-    _rows(sch, kernel, ["top", "power", "total"])
+    """Rows one by one: the maximum, the powers, their sum, its inverse, the quotients."""
+    _rows(sch, kernel, ["top", "power", "total", "inverse"])
 
 
 def _rows(sch: Any, kernel: Kernel, stages: Sequence[str]) -> None:
@@ -97,23 +110,8 @@ def _rows(sch: Any, kernel: Kernel, stages: Sequence[str]) -> None:
     share(sch, loops)
 
 
-def matmul(sch: Any, kernel: Kernel, decide: Decide) -> None:
-    """Tiles of rows x columns; b's columns are vectors."""
-    acc, out = sch.get_sblock("acc"), sch.get_sblock("out")
-    *batch, row, column = sch.get_loops(out)
-    *_, rows, columns = kernel.view("y").shape
-    ro, ri = sch.split(row, [None, divisors(rows, 4)[-1]])
-    co, ci = sch.split(column, [None, vector_tile(columns)])
-    sch.reorder(ro, co, ri, ci)
-    sch.compute_at(acc, co, preserve_unit_loops=True)
-    share(sch, [*batch, ro])
-    m, n, k = sch.get_loops(acc)[-3:]
-    sch.reorder(k, m, n)
-    sch.decompose_reduction(acc, k)
-
-
 SCHEDULES: dict[str, Callable[[Any, Kernel, Decide], None]] = {
-    "argmax": argmax, "avg_pool": reduction, "matmul": matmul, "max_pool": reduction, "reduce_max": reduction,
+    "argmax": argmax, "avg_pool": reduction, "max_pool": reduction, "reduce_max": reduction,
     "reduce_sum": reduction, "softmax": softmax,
 }  # fmt: skip
 """By compute; ``elementwise`` for every other."""

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from qcc.lower.kernel import Kernel
+
+LEVEL_2 = 384 * 1024
+"""Bytes of input that may stay in the level-2 cache beside weights and outputs."""
+SHARES = 8
+"""Iterations of a parallel loop that balance well over a few threads."""
+
 
 def divisors(n: int, at_most: int | None = None) -> list[int]:
     """Divisors of ``n`` in ascending order, none above ``at_most``."""
@@ -42,3 +49,18 @@ def split_pixels(pixels: int, blocks: int, accumulators: int) -> list[tuple[int,
         return [(0, pixels)]
     main = pixels - pixels % rows
     return [(0, main), (main, pixels)] if main < pixels else [(0, pixels)]
+
+
+def gemm_chunks(kernel: Kernel, rows: int, cols: int) -> tuple[list[int], int]:
+    """Candidates and default for a chunk of a GEMM: output rows, or tiles where the whole image is one row.
+
+    A chunk meets one block of channels at a time: the longer it is, the fewer times the weights are read; its input
+    should stay in the level-2 cache, and threads want a share.
+    """
+    batch, height, width = kernel.param("outputs")
+    blocks = kernel.view("w").shape[0]
+    units = height if height > 1 else width // rows
+    unit_bytes = kernel.param("stride") * kernel.view("x").strides[1] if height > 1 else rows * kernel.param("step")
+    chunks = divisors(units)
+    shared = [c for c in chunks if batch * (units // c) * (blocks // cols) >= SHARES] or chunks[:1]
+    return chunks, [c for c in shared if c * unit_bytes <= LEVEL_2 or c == shared[0]][-1]

@@ -7,39 +7,31 @@ the reduction broadcasts four bytes of each pixel and loads ``cols`` vectors of 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from qcc.lower.kernel import Kernel
-from qcc.schedule import avx512
+from qcc.schedule import avx512, products, tables
 from qcc.schedule.decide import Decide
-from qcc.schedule.tiles import divisors, nearest_divisor, register_tile
+from qcc.schedule.tiles import divisors, gemm_chunks, nearest_divisor, register_tile
 
 ACCUMULATORS = 28
-LEVEL_2 = 384 * 1024
-"""Bytes of input that may stay in the level-2 cache beside weights and outputs."""
-SHARES = 8
-"""Iterations of a parallel loop that balance well over a few threads."""
 
 
 def conv_gemm(sch: Any, kernel: Kernel, decide: Decide) -> None:
     """Tiles of pixels x channels; the parallel loop runs over (chunk of tiles, block of channels)."""
     acc, out = sch.get_sblock("acc"), sch.get_sblock("out")
-    batch, height, width = kernel.param("outputs")
+    _, height, width = kernel.param("outputs")
     blocks = kernel.view("w").shape[0]
     rows_default, cols_default = register_tile(width, blocks, ACCUMULATORS)
     rows = decide("rows", divisors(width, ACCUMULATORS), rows_default)
     cols = decide("cols", divisors(blocks, 8), cols_default)
-    # A chunk of rows (of tiles, where the whole image is one row) meets one block of channels at a time: the longer it
-    # is, the fewer times the weights are read; its input should stay in the level-2 cache, and threads want a share.
-    units = height if height > 1 else width // rows
-    unit_bytes = kernel.param("stride") * kernel.view("x").strides[1] if height > 1 else rows * kernel.param("step")
-    chunks = divisors(units)
-    shared = [c for c in chunks if batch * (units // c) * (blocks // cols) >= SHARES] or chunks[:1]
-    chunk = decide("chunk", chunks, [c for c in shared if c * unit_bytes <= LEVEL_2 or c == shared[0]][-1])
+    chunk = decide("chunk", *gemm_chunks(kernel, rows, cols))
 
     b, y, x, n = sch.get_loops(out)
     xo, xi = sch.split(x, [None, rows])
-    no, nr, ni = sch.split(n, [None, cols, avx512.LANES])
+    vectors = 2 if cols % 2 == 0 else 1
+    no, nr, ni = sch.split(n, [None, cols // vectors, vectors * avx512.LANES])
     if height > 1:
         outer, inner = sch.split(y, [None, chunk])
         sch.reorder(b, outer, no, inner, xo, xi, nr, ni)
@@ -62,7 +54,7 @@ def conv_gemm(sch: Any, kernel: Kernel, decide: Decide) -> None:
     sch.tensorize(cl, avx512.dot())
     sch.unroll(pixel)
     sch.unroll(cr)
-    sch.tensorize(ni, _epilogue(kernel))
+    sch.tensorize(ni, _epilogue(kernel, vectors))
     sch.unroll(nr)
     sch.unroll(xi)
 
@@ -89,15 +81,18 @@ def conv_depthwise(sch: Any, kernel: Kernel, decide: Decide) -> None:
     sch.unroll(init_line)
     stride, dilation = kernel.param("stride"), kernel.param("dilation")
     sch.tensorize(line, avx512.depthwise(lines, pixels, stride, dilation, taps_x, groups))
-    sch.tensorize(ni, _epilogue(kernel))
+    sch.tensorize(ni, _epilogue(kernel, 1))
     sch.unroll(xi)
     sch.unroll(yi)
 
 
-def _epilogue(kernel: Kernel) -> str:
+def _epilogue(kernel: Kernel, vectors: int) -> str:
     residual = any(o.key == "residual" for o in kernel.operands)
     shift, channels, clamped, fraction = (kernel.param(k) for k in ("shift", "channels", "clamped", "fraction"))
-    return avx512.requantize(shift, channels, clamped, residual, fraction)
+    return avx512.requantize(vectors, shift, channels, clamped, residual, fraction)
 
 
-SCHEDULES: dict[str, Callable[[Any, Kernel, Decide], None]] = {"conv_gemm": conv_gemm, "conv_depthwise": conv_depthwise}
+SCHEDULES: dict[str, Callable[[Any, Kernel, Decide], None]] = {
+    "conv_gemm": conv_gemm, "conv_depthwise": conv_depthwise, "lut": partial(tables.lut, 64),
+    "matmul": partial(products.matmul, ACCUMULATORS),
+}  # fmt: skip
