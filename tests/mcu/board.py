@@ -73,12 +73,14 @@ C_TYPES = {"int8": "int8_t", "float32": "float", "int32": "int32_t"}
 
 @dataclass(frozen=True)
 class Run:
-    """What an inference did; ``flash`` are the bytes of the model's sections in the linked image, constants included."""
+    """What an inference did; ``flash`` are bytes of code and constants in the linked image by file."""
 
     outputs: dict[str, NDArray[Any]]
     instructions: int
     stack: int
     flash: dict[str, int]
+    image: int
+    """Bytes of code and constants of the model with the library functions that it needs."""
 
 
 def missing() -> list[str]:
@@ -86,12 +88,48 @@ def missing() -> list[str]:
     return [tool for tool in (GCC, QEMU, "cc") if shutil.which(tool) is None]
 
 
-def run(folder: Path, inputs: Mapping[str, NDArray[Any]], board: Board, work: Path, optimize: str = "-O2",
-        extra: Sequence[str] = ()) -> Run:
+def run(folder: Path, inputs: Mapping[str, NDArray[Any]], board: Board, work: Path, optimize: str = "-O2") -> Run:
     """One inference of the artifact in ``folder`` on ``board``."""
     manifest = read_manifest(folder)
     prefix = manifest["prefix"]
     work.mkdir(parents=True, exist_ok=True)
+    write_main(manifest, inputs, work)
+    image = build(folder, prefix, board, work, [optimize])
+    said = emulate(board, image)
+    found = re.findall(r"output ([0-9a-f]+)", said)
+    outputs = {
+        entry["name"]: np.frombuffer(bytes.fromhex(text), entry["dtype"]).reshape(entry["shape"])
+        for entry, text in zip(manifest["outputs"], found, strict=True)
+    }
+    instructions, stack = (int(re.findall(rf"{word} (\d+)", said)[0]) for word in ("instructions", "stack"))
+    flash = flash_of(image.with_suffix(".map").read_text())
+    ours = {"main.c", "start.c"}
+    return Run(outputs, instructions, stack, flash, sum(n for file, n in flash.items() if file not in ours))
+
+
+def layers(folder: Path, inputs: Mapping[str, NDArray[Any]], board: Board, work: Path) -> dict[int, int]:
+    """Instructions of each layer by its number."""
+    manifest = read_manifest(folder)
+    prefix = manifest["prefix"]
+    work.mkdir(parents=True, exist_ok=True)
+    write_main(manifest, inputs, work)
+    with (work / "main.c").open("a") as file:
+        file.write(f"""
+void {prefix}_layer_done(const {prefix}_context *context, int32_t layer)
+{{
+    (void)context;
+    COUNT_END();
+    board_print_number("layer", (uint32_t)layer);
+    COUNT_START();
+}}
+""")
+    said = emulate(board, build(folder, prefix, board, work, ["-O2", "-DQCC_PROFILE"]))
+    return {int(n): int(count) for count, n in re.findall(r"instructions (\d+)\s+layer (\d+)", said)}
+
+
+def write_main(manifest: Mapping[str, Any], inputs: Mapping[str, NDArray[Any]], work: Path) -> None:
+    """``main.c``, which runs the model on ``inputs`` and prints its outputs."""
+    prefix = manifest["prefix"]
     arrays, arguments, prints = [], [], []
     for index, entry in enumerate(manifest["inputs"]):
         values = inputs[entry["name"]]
@@ -102,33 +140,37 @@ def run(folder: Path, inputs: Mapping[str, NDArray[Any]], board: Board, work: Pa
         arrays.append(f"static {C_TYPES[entry['dtype']]} out{index}[{max(1, int(np.prod(entry['shape'])))}];")
         arguments.append(f"out{index}")
         prints.append(f'board_print("output "); board_print_bytes(out{index}, sizeof out{index});')
-    (work / "main.c").write_text(MAIN.format(p=prefix, P=prefix.upper(), arrays="\n".join(arrays), prints="\n    ".join(prints),
-                                             arguments=", ".join(arguments)))  # fmt: skip
+    text = MAIN.format(p=prefix, P=prefix.upper(), arrays="\n".join(arrays), prints="\n    ".join(prints),
+                       arguments=", ".join(arguments))  # fmt: skip
+    (work / "main.c").write_text(text)
+
+
+def build(folder: Path, prefix: str, board: Board, work: Path, options: Sequence[str]) -> Path:
+    """The linked image; the linker map is beside it."""
     (code, code_size), (data, data_size) = board.code, board.data
     (work / "memory.ld").write_text(f"MEMORY {{ CODE (rx) : ORIGIN = {code}, LENGTH = {code_size}\n"
                                     f" DATA (rwx) : ORIGIN = {data}, LENGTH = {data_size} }}\nINCLUDE link.ld\n")
-    image, map_file = work / "image.elf", work / "image.map"
-    flags = [GCC, "-std=c99", *board.flags, optimize, *extra]
+    image = work / "image.elf"
+    flags = [GCC, "-std=c99", *board.flags, *options]
     sources = [HERE / "start.c", work / "main.c", folder / f"{prefix}.c", folder / f"{prefix}_weights.c"]
     for source in sources:
         warnings = ["-Wall", "-Wextra", "-Wconversion", "-Werror"] if source.parent == folder else []
         _call([*flags, *warnings, f"-I{HERE}", f"-I{folder}", "-c", str(source), "-o", str(work / f"{source.name}.o")])
     _call([*flags, "-Wl,--gc-sections", "-nostartfiles", "-specs=nano.specs", "-specs=nosys.specs", f"-L{HERE}", "-T",
-           str(work / "memory.ld"), f"-Wl,-Map={map_file}", *(str(work / f"{s.name}.o") for s in sources), "-o",
-           str(image)])  # fmt: skip
+           str(work / "memory.ld"), f"-Wl,-Map={image.with_suffix('.map')}",
+           *(str(work / f"{s.name}.o") for s in sources), "-o", str(image)])  # fmt: skip
+    return image
+
+
+def emulate(board: Board, image: Path) -> str:
+    """What the program and the plugin print."""
     done = subprocess.run(
         [QEMU, "-M", board.machine, "-nographic", "-monitor", "none", "-serial", "none", "-semihosting-config",
          "enable=on,target=native", "-plugin", str(plugin()), "-kernel", str(image)],
         capture_output=True, text=True, timeout=300, check=False)  # fmt: skip
-    assert done.returncode == 0, f"exit code {done.returncode}: {done.stdout}{done.stderr}"
     said = done.stdout + done.stderr
-    found = re.findall(r"output ([0-9a-f]+)", said)
-    outputs = {
-        entry["name"]: np.frombuffer(bytes.fromhex(text), entry["dtype"]).reshape(entry["shape"])
-        for entry, text in zip(manifest["outputs"], found, strict=True)
-    }
-    instructions, stack = (int(re.findall(rf"{word} (\d+)", said)[0]) for word in ("instructions", "stack"))
-    return Run(outputs, instructions, stack, flash_of(map_file.read_text()))
+    assert done.returncode == 0, f"exit code {done.returncode}: {said}"
+    return said
 
 
 def _call(command: list[str]) -> None:

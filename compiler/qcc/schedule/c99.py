@@ -28,8 +28,15 @@ def argmax(sch: Any, kernel: Kernel, decide: Decide) -> None:
 
 
 def softmax(sch: Any, kernel: Kernel, decide: Decide) -> None:
-    """Rows one by one: the maximum, the powers, their sum, the quotients."""
-    _rows(sch, kernel, ["top", "power", "total"])
+    """Rows one by one: the maximum, the powers, their sum, its inverse, the quotients."""
+    _rows(sch, kernel, ["top", "power", "total", "inverse"])
+
+
+def matmul(sch: Any, kernel: Kernel, decide: Decide) -> None:
+    """Element by element, operands centred on the way: copies of them would take memory."""
+    for name in ("left", "right"):
+        sch.compute_inline(sch.get_sblock(name))
+    reduction(sch, kernel, decide)
 
 
 def _rows(sch: Any, kernel: Kernel, stages: list[str]) -> None:
@@ -37,13 +44,13 @@ def _rows(sch: Any, kernel: Kernel, stages: list[str]) -> None:
     for name in reversed(stages if loops else []):
         sch.compute_at(sch.get_sblock(name), loops[-1])
     for name in stages:
-        if name != "power":
+        if name not in ("power", "inverse"):
             block = sch.get_sblock(name)
             sch.decompose_reduction(block, sch.get_loops(block)[-1])
 
 
 SCHEDULES: dict[str, Callable[[Any, Kernel, Decide], None]] = {
-    "argmax": argmax, "avg_pool": reduction, "matmul": reduction, "max_pool": reduction, "reduce_max": reduction,
+    "argmax": argmax, "avg_pool": reduction, "matmul": matmul, "max_pool": reduction, "reduce_max": reduction,
     "reduce_sum": reduction, "softmax": softmax,
 }  # fmt: skip
 """By compute; ``elementwise`` for every other."""
