@@ -1,5 +1,7 @@
 """Every rule of qcc's integer arithmetic, once. The C twin is ``runtime/include/qcc/numerics.h``.
 
+``numerics_tflite`` holds the rules of models that TFLite quantized.
+
 ``real = scale * (q - zero_point)``. Activations are int8 in [-128, 127], weights int8 in [-127, 127] with zero point 0,
 accumulators int32. One rounding exists: half up, ``(v + (1 << (n - 1))) >> n`` with an arithmetic shift. It is part of
 the model, not of the machine: every target computes these bytes.
@@ -132,7 +134,7 @@ def requant_multipliers(real: ArrayLike, bound: ArrayLike = np.inf) -> tuple[I32
     return np.minimum(np.rint(m * 2.0**shift), INT32_MAX).astype(np.int32), shift
 
 
-def accumulator_bound(weight: I8, bias: ArrayLike, input_zero_point: int) -> NDArray[np.int64]:
+def accumulator_bound(weight: NDArray[Any], bias: ArrayLike, input_zero_point: int) -> NDArray[np.int64]:
     """Largest |accumulator| of each output channel (axis 0 of ``weight``): sum |w| * widest |q - zero point| + |bias|.
 
     Partial sums in any order, and sums over ``q + 128`` or ``q`` with the zero point folded into the bias, are covered
@@ -152,15 +154,18 @@ def storage_bound(weight: I8, bias: ArrayLike) -> NDArray[np.int64]:
     return np.asarray(total * 510 + np.abs(np.asarray(bias, np.int64)))
 
 
-def exact_operands(x: I8, zero_point: int, weight: I8) -> tuple[NDArray[Any], NDArray[Any]]:
-    """``x - zero_point`` and ``weight`` in the narrowest float dtype in which every sum of their products is exact.
+def exact_operands(
+    x: I8, zero_point: int, weight: I8, weight_zero_point: int = 0
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Both operands less their zero points, in the narrowest float dtype in which all sums of products are exact.
 
     Integers up to 2^24 are exact in float32 and up to 2^53 in float64, so that BLAS may sum in any order. Output
     channels are axis 0 of ``weight``.
     """
-    bound = int(accumulator_bound(weight, 0, zero_point).max(initial=0))
+    centred = weight.astype(np.int16) - np.int16(weight_zero_point)
+    bound = int(accumulator_bound(centred, 0, zero_point).max(initial=0))
     dtype = "float32" if bound <= 2**24 else "float64"
-    return np.subtract(x, zero_point, dtype=dtype), weight.astype(dtype)
+    return np.subtract(x, zero_point, dtype=dtype), centred.astype(dtype)
 
 
 @dataclass(frozen=True)
@@ -239,13 +244,16 @@ BILINEAR_ONE = 1 << BILINEAR_BITS
 def bilinear(q: I8, rows: tuple[Any, Any, Any], cols: tuple[Any, Any, Any]) -> I8:
     """Bilinear interpolation of q [N,H,W,C] at (low, high, weight of high) positions of rows and columns.
 
-    The weighted sum of four values, whose weights sum to 2^22, is rounded once; it stays below 2^30. The zero point
-    drops out, because the weights sum to one.
+    The sum is rounded once. The zero point drops out, because the weights sum to one.
     """
+    return rounding_shift(bilinear_sums(q, rows, cols), 2 * BILINEAR_BITS).astype(np.int8)
+
+
+def bilinear_sums(q: NDArray[Any], rows: tuple[Any, Any, Any], cols: tuple[Any, Any, Any]) -> NDArray[np.int64]:
+    """Weighted sums of four values, whose weights sum to 2^22; below 2^30 for int8."""
 
     def mix(v: NDArray[np.int64], axis: int, low: Any, high: Any, weight: Any) -> NDArray[np.int64]:
         w = np.asarray(weight, np.int64).reshape([-1] + [1] * (3 - axis))
         return np.asarray(np.take(v, low, axis) * (BILINEAR_ONE - w) + np.take(v, high, axis) * w)
 
-    acc = mix(mix(q.astype(np.int64), 1, *rows), 2, *cols)
-    return rounding_shift(acc, 2 * BILINEAR_BITS).astype(np.int8)
+    return mix(mix(q.astype(np.int64), 1, *rows), 2, *cols)

@@ -42,10 +42,11 @@ def compile(
     name: str | None = None, io: Io | None = None, method: str = "mse", jobs: int | None = None,
     dump_ir: str | Path | None = None, progress: bool | None = None,
 ) -> Model:
-    """Compile a float model into a library for ``target`` and load it.
+    """Compile a model into a library for ``target`` and load it.
 
-    ``model``: path or bytes of an ONNX file, an ``onnx.ModelProto``, a float ``Graph``, or an integer one (which needs
-    no ``calib``). ``calib``: samples (``quantize.calibrate.Samples``), or the path of a file or folder of them.
+    ``model``: path or bytes of an ONNX or TFLite file, an ``onnx.ModelProto``, or a ``Graph``. A model that is integer
+    already needs no ``calib``, and keeps its own inputs and outputs whatever ``io`` says. ``calib``: samples
+    (``quantize.calibrate.Samples``), or the path of a file or folder of them.
     ``out``: the artifact's folder; without it the artifact lives as long as the returned model. ``io``: "float", or
     "int8" for inputs and outputs in the model's own quantization (None: "int8" for microcontrollers). ``method``: how ranges are chosen
     (``quantize.observers.METHODS``). ``jobs``: processes that build kernels. ``dump_ir``: a folder for the graph after
@@ -85,15 +86,18 @@ def stages(
     progress: bool | None = None, remarks: list[str] | None = None,
 ) -> Iterator[tuple[str, Graph]]:
     """The graph after each of ``STAGES``, verified; an integer graph is passed through."""
-    if isinstance(model, Graph) and any(t.dtype == "int8" for t in model.types.values()):
-        verify(model)
-        yield STAGES[-1], model
-        return
+    from qcc.passes import FUSE_INTEGER, simplify
+
     graph = _import(model, name)
     verify(graph)
-    yield "import", graph
-
-    from qcc.passes import simplify
+    if graph is not model or not is_integer(graph):
+        yield "import", graph
+    if is_integer(graph):
+        for rewrite in FUSE_INTEGER:
+            graph = rewrite(graph)
+        verify(graph)
+        yield STAGES[-1], graph
+        return
 
     graph = simplify(graph)
     verify(graph)
@@ -141,12 +145,25 @@ def lower(graph: Graph, layout: Layout) -> list[Call]:
     return [call for node in computed for call in OPS[node.op].kernels(node, layout)]
 
 
+def is_integer(graph: Graph) -> bool:
+    """Whether a graph is an integer program already."""
+    return any(t.dtype == "int8" for t in graph.types.values())
+
+
 def _import(model: Any, name: str | None) -> Graph:
+    """The graph of a model by the front end that its contents call for."""
     if isinstance(model, Graph):
         return model
-    from qcc.frontend import onnx
+    from qcc.frontend.detect import is_tflite
 
-    graph = onnx.load(model, name)
+    if is_tflite(model):
+        from qcc.frontend import tflite
+
+        graph = tflite.load(model, name)
+    else:
+        from qcc.frontend import onnx
+
+        graph = onnx.load(model, name)
     graph.name = re.sub(r"\W+", "_", name or graph.name).strip("_") or "model"
     return graph
 

@@ -31,6 +31,8 @@ AVG = {"kernel": (2, 2), "stride": (2, 2), "pad": (0, 0, 0, 0), "count_include_p
 NORM = {key: ((3,), F) for key in ("mean", "variance", "weight", "bias")}
 ROWS = ((0, 1), (1, 1), (0, 5))
 REQUANT = {"shift": 31, "zero_point": 0, "clamp": (-128, 127)}
+TFLITE = {"rounding": "tflite", "zero_point": 0, "clamp": (-128, 127)}
+TFLITE_CONV = {**CONV, **TFLITE}
 
 CASES: list[tuple[str, Kinds, dict[str, Any], str]] = [
     ("conv2d", {**XW, "x": ((5, 5, 4), F)}, CONV, "of rank 4"),
@@ -124,6 +126,13 @@ CASES: list[tuple[str, Kinds, dict[str, Any], str]] = [
     ("argmax", X, {"axis": 2, "keepdims": True}, "axis 2 is not an axis"),
     ("quantize", XI, {"perm": None}, "wants float32, got int8"),
     ("dequantize", XI, {"perm": (0, 2)}, "does not permute"),
+    ("recentre", X, {}, "wants uint8 or int8"),
+    ("conv2d", {**CONVI, "shift": ((6,), W)}, ATTRI, "shift goes with rounding"),
+    ("conv2d", CONVI, TFLITE_CONV, "shift goes with rounding"),
+    ("conv2d", {**CONVI, "shift": ((1,), W)}, TFLITE_CONV, r"shift must be int32\[6\]"),
+    ("conv2d", {**CONVI, "shift": ((6,), W), "residual": ((1, 3, 3, 6), B)}, TFLITE_CONV, "no residual"),
+    ("avg_pool", {"x": ((1, 2, 2, 1), B)}, {**AVG, **TFLITE, "count_include_pad": True}, "does not count padding"),
+    ("softmax", {"x": ((1, 4096), B), "table": ((256,), W)}, {"rounding": "tflite"}, "may leave 32 bits"),
 ]  # fmt: skip
 
 

@@ -10,24 +10,14 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from qcc.errors import ModelError, QccError
+from qcc.errors import ModelError
+from qcc.frontend.refused import MAX_ELEMENTS as MAX_ELEMENTS
+from qcc.frontend.refused import MAX_TAKEN as MAX_TAKEN
+from qcc.frontend.refused import REWRITE as REWRITE
+from qcc.frontend.refused import Refused as Refused
 from qcc.ir.graph import Attr, Graph, Node
 from qcc.ops import OPS
 from qcc.ops.base import IllegalNode
-
-REWRITE = "change the model, or cut it in front of this node"
-MAX_ELEMENTS = 2**28
-"""Of one value: beyond that a file is broken, and evaluating it would exhaust the memory."""
-MAX_TAKEN = 2**20
-"""Indices of one ``take``: they are stored one by one."""
-
-
-class Refused(QccError):  # noqa: N818
-    """This node cannot be imported: why, and what the user can do. ``load`` gathers them."""
-
-    def __init__(self, what: str, hint: str = REWRITE) -> None:
-        """See ``QccError``."""
-        super().__init__(what, hint=hint)
 
 
 @dataclass

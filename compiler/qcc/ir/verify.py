@@ -11,11 +11,15 @@ from qcc import numerics
 from qcc.errors import QccError
 from qcc.ir.graph import Attr, Graph, Node, TensorType
 from qcc.numerics import QParams
+from qcc.numerics_tflite import TFLITE
 from qcc.ops import OPS, IllegalNode, Op
+from qcc.ops.rounding import follows_tflite
 
-CONSTANT_KEYS = ("w", "multiplier", "table", "slope", "mean", "variance", "weight", "bias")
+CONSTANT_KEYS = ("w", "multiplier", "shift", "table", "slope", "mean", "variance", "weight", "bias")
 RESIDUAL_ATTRIBUTES = ("residual_multiplier", "fraction")
 MAX_SHIFT = 62
+ZERO_POINTS = {"int8": (numerics.INT8_MIN, numerics.INT8_MAX), "uint8": (0, 255)}
+"""Range of zero points by the dtype of values that have them (uint8 at the edges of a program)."""
 
 
 class IllegalGraph(QccError):  # noqa: N818
@@ -76,13 +80,15 @@ def _values(graph: Graph) -> Iterator[str]:
             if array is None and kind.dtype == "int8":
                 yield f"{value}: an int8 activation without quantization parameters"
             continue
-        if kind.dtype != "int8":
+        if kind.dtype not in ZERO_POINTS:
             yield f"{value}: {kind.dtype} values have no quantization parameters"
+            continue
         scales = q.scale if isinstance(q.scale, tuple) else (q.scale,)
         if not all(math.isfinite(s) and s > 0 for s in scales):
             yield f"{value}: scales must be positive and finite"
-        if not numerics.INT8_MIN <= q.zero_point <= numerics.INT8_MAX:
-            yield f"{value}: zero point {q.zero_point} leaves int8"
+        low, high = ZERO_POINTS[kind.dtype]
+        if not low <= q.zero_point <= high:
+            yield f"{value}: zero point {q.zero_point} leaves {kind.dtype}"
         if (q.axis is None) == isinstance(q.scale, tuple):
             yield f"{value}: several scales need an axis, one scale has none"
         elif q.axis is not None and array is None:
@@ -133,7 +139,7 @@ def _inputs(graph: Graph, node: Node, op: Op) -> Iterator[str]:
 
 def _attributes(node: Node, op: Op, integer: bool) -> Iterator[str]:
     """Attribute names of the float or of the integer form, and their kinds."""
-    known = (*op.attributes, *op.integer_attributes) if integer else op.attributes
+    known = op.form_attributes(node, integer)
     for key in known:
         if key not in node.attrs and (key not in RESIDUAL_ATTRIBUTES or "residual" in node.inputs):
             yield f"{node.op} lacks attribute {key}"
@@ -142,6 +148,8 @@ def _attributes(node: Node, op: Op, integer: bool) -> Iterator[str]:
             yield f"{node.op} has no attribute {key}" + ("" if integer else " in a float graph")
         elif not _is_attr(value):
             yield f"attribute {key} is of type {type(value).__name__}"
+    if node.attrs.get("rounding", TFLITE) != TFLITE:
+        yield f"rounding {node.attrs['rounding']!r} is not known"
     shift, zero_point = node.attrs.get("shift", 0), node.attrs.get("zero_point", 0)
     if not 0 <= shift <= MAX_SHIFT:
         yield f"shift {shift} is not within 0..{MAX_SHIFT}"
@@ -174,15 +182,17 @@ def _integer(graph: Graph, node: Node, op: Op, out: TensorType) -> Iterator[str]
 
 
 def _weights(graph: Graph, node: Node) -> Iterator[str]:
-    """Symmetric weights, one scale for each output channel, and sums that stay within 32 bits."""
+    """Symmetric weights with a scale for each output channel, sums within 32 bits; TFLite's rules are weaker."""
     name = node.inputs["w"]
     weight, q = graph.constants[name], graph.types[name].qparams
-    if q is None or q.axis != 0 or q.zero_point != 0 or np.size(q.scale) != weight.shape[0]:
+    tflite = follows_tflite(node)
+    if q is None or q.axis != 0 or np.size(q.scale) != weight.shape[0] or (q.zero_point != 0 and not tflite):
         yield f"weights '{name}' need a scale for each of the {weight.shape[0]} output channels and zero point 0"
-    if int(weight.min(initial=0)) < -numerics.WEIGHT_MAX:
+        return
+    if int(weight.min(initial=0)) < -numerics.WEIGHT_MAX and not tflite:
         yield f"weights '{name}' hold {int(weight.min())}, the least is {-numerics.WEIGHT_MAX}"
     bound = int(numerics.storage_bound(weight, graph.constants[node.inputs["b"]]).max(initial=0))
-    if bound > numerics.INT32_MAX:
+    if bound > numerics.INT32_MAX and not tflite:
         yield f"an accumulator may reach {bound}, which leaves int32"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tvm import te
+from tvm import te, tirx
 
 from qcc.lower import expressions
 from qcc.lower.kernel import Kernel
@@ -25,14 +25,18 @@ def compute(function: Callable[[Kernel, Tensors], Any]) -> Callable[[Kernel, Ten
 
 
 def _epilogue(kernel: Kernel, t: Tensors, acc: Any, shape: tuple[int, ...]) -> Any:
-    """Block ``out``: bias, requantization, residual, clamp along the last axis."""
+    """Block ``out``: bias, requantization, residual, clamp along the last axis.
+
+    The shift is a parameter, or, with TFLite's rounding, the operand ``shift``: one for each channel.
+    """
     shift, fraction, clamped = (kernel.param(k) for k in ("shift", "fraction", "clamped"))
     storage = kernel.view("y").dtype
 
     def value(*i: Any) -> Any:
         residual = t["residual"][i] if "residual" in t else None
+        by = t["shift"][i[-1]] if "shift" in t else shift
         return expressions.epilogue(
-            acc[i] + t["bias"][i[-1]], t["multiplier"][i[-1]], t["q"], shift, residual, fraction, storage, clamped
+            acc[i] + t["bias"][i[-1]], t["multiplier"][i[-1]], t["q"], by, residual, fraction, storage, clamped
         )
 
     return te.compute(shape, value, name="out")
@@ -43,11 +47,12 @@ def conv_gemm(kernel: Kernel, t: Tensors) -> Any:
     """Convolution as implicit GEMM; y [B, OH, OW, NP] with channels padded to whole vectors.
 
     x [B, H, L]: rows of elements; a tap (ky, kx) of output (y, x) is the run of ``w``'s length that starts at element
-    ``x * step + kx * hop`` of row ``y * stride + ky * dilation``. Runs join the taps of a row when they are adjacent.
+    ``x * step + kx // parts * hop`` of row ``y * stride + ky * dilation``. Runs join the taps of a row when they are
+    adjacent; ``parts`` taps at the same place hold weights that are too wide for a byte.
     w [N / lanes, KY, KX, run / dot, lanes, dot]: columns in vectors of lanes, the run in groups of dot.
     """
     x, w = t["x"], t["w"]
-    stride, dilation, step, hop = (kernel.param(k) for k in ("stride", "dilation", "step", "hop"))
+    stride, dilation, step, hop, parts = (kernel.param(k) for k in ("stride", "dilation", "step", "hop", "parts"))
     blocks, taps_y, taps_x, groups, lanes, dot = kernel.view("w").shape
     batch, height, width = kernel.param("outputs")
     ky, kx = te.reduce_axis((0, taps_y), "ky"), te.reduce_axis((0, taps_x), "kx")
@@ -56,7 +61,7 @@ def conv_gemm(kernel: Kernel, t: Tensors) -> Any:
     acc = te.compute(
         shape,
         lambda b, i, j, n: te.sum(
-            x[b, i * stride + ky * dilation, j * step + kx * hop + r].astype("int32")
+            x[b, i * stride + ky * dilation, j * step + tirx.indexdiv(kx, parts) * hop + r].astype("int32")
             * w[n // lanes, ky, kx, r // dot, n % lanes, r % dot].astype("int32"),
             axis=[ky, kx, r],
         ),
@@ -74,7 +79,7 @@ def conv_depthwise(kernel: Kernel, t: Tensors) -> Any:
     begin one row further down. w [NP / lanes, KX, G, lanes, dot].
     """
     x, w = t["x"], t["w"]
-    stride, dilation = kernel.param("stride"), kernel.param("dilation")
+    stride, dilation, parts = (kernel.param(k) for k in ("stride", "dilation", "parts"))
     blocks, taps_x, groups, lanes, column = kernel.view("w").shape
     batch, height, width = kernel.param("outputs")
     kx, g = te.reduce_axis((0, taps_x), "kx"), te.reduce_axis((0, groups), "g")
@@ -83,7 +88,7 @@ def conv_depthwise(kernel: Kernel, t: Tensors) -> Any:
     acc = te.compute(
         shape,
         lambda b, i, j, n: te.sum(
-            x[b, i, g * column + k, j * stride + kx * dilation, n].astype("int32")
+            x[b, i, g * column + k, j * stride + tirx.indexdiv(kx, parts) * dilation, n].astype("int32")
             * w[n // lanes, kx, g, n % lanes, k].astype("int32"),
             axis=[kx, g, k],
         ),

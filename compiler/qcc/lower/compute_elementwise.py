@@ -23,6 +23,15 @@ def wide(tensor: Any, i: Any) -> Any:
     return tensor[i].astype("int32")
 
 
+def finish(kernel: Kernel, t: Tensors, acc: Any, multiplier: Any) -> Any:
+    """Centred accumulator → stored activation as int32; q[:3] are zero point and limits.
+
+    The shift is a parameter, or, with TFLite's rounding, the operand ``shift``.
+    """
+    shift = t["shift"][0] if "shift" in t else kernel.param("shift")
+    return expressions.finish(acc, multiplier, shift, t["q"])
+
+
 @compute
 def add(kernel: Kernel, t: Tensors) -> Any:
     """``clamp((a * q[4] + b * q[5] + q[3] >> shift) + q[0], q[1], q[2])``."""
@@ -36,8 +45,8 @@ def add(kernel: Kernel, t: Tensors) -> Any:
 @compute
 def mul(kernel: Kernel, t: Tensors) -> Any:
     """``(a - q[3]) * (b - q[4])`` requantized by q[5]; q[:3] are zero point and limits."""
-    a, b, q, shift = t["a"], t["b"], t["q"], kernel.param("shift")
-    return each(kernel, lambda i: expressions.finish((wide(a, i) - q[3]) * (wide(b, i) - q[4]), q[5], shift, q))
+    a, b, q = t["a"], t["b"], t["q"]
+    return each(kernel, lambda i: finish(kernel, t, (wide(a, i) - q[3]) * (wide(b, i) - q[4]), q[5]))
 
 
 @compute
@@ -62,11 +71,11 @@ def lut(kernel: Kernel, t: Tensors) -> Any:
 @compute
 def prelu(kernel: Kernel, t: Tensors) -> Any:
     """``x - q[3]`` requantized by q[4], or by ``negative`` where it is below 0; q[:3] are zero point and limits."""
-    x, q, shift = t["x"], t["q"], kernel.param("shift")
+    x, q = t["x"], t["q"]
 
     def value(i: Any) -> Any:
         acc = wide(x, i) - q[3]
-        return expressions.finish(acc, tirx.Select(acc >= 0, q[4], t["negative"][i]), shift, q)
+        return finish(kernel, t, acc, tirx.Select(acc >= 0, q[4], t["negative"][i]))
 
     return each(kernel, value)
 
@@ -84,3 +93,9 @@ def quantize(kernel: Kernel, t: Tensors) -> Any:
 def dequantize(kernel: Kernel, t: Tensors) -> Any:
     """``float32(x - q[0]) * f[0]``."""
     return each(kernel, lambda i: (wide(t["x"], i) - t["q"][0]).astype("float32") * t["f"][0])
+
+
+@compute
+def recentre(kernel: Kernel, t: Tensors) -> Any:
+    """``x + delta``, within bytes."""
+    return each(kernel, lambda i: wide(t["x"], i) + expressions.i32(kernel.param("delta")))

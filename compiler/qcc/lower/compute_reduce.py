@@ -9,11 +9,11 @@ from tvm import te, tirx
 
 from qcc.lower import expressions
 from qcc.lower.compute import Tensors, compute
-from qcc.lower.compute_elementwise import each, wide
+from qcc.lower.compute_elementwise import each, finish, wide
 from qcc.lower.kernel import Kernel
 
 
-def _over(shape: tuple[int, ...], kept: int, combine: Any, value: Callable[..., Any], name: str) -> Any:
+def over(shape: tuple[int, ...], kept: int, combine: Any, value: Callable[..., Any], name: str) -> Any:
     """``combine`` over the axes of ``shape`` from ``kept`` on; ``value`` is given the whole index."""
     taps = [te.reduce_axis((0, extent), f"r{i}") for i, extent in enumerate(shape[kept:])]
     return te.compute(shape[:kept], lambda *i: combine(value((*i, *taps)), axis=taps), name=name)
@@ -22,16 +22,16 @@ def _over(shape: tuple[int, ...], kept: int, combine: Any, value: Callable[..., 
 @compute
 def reduce_sum(kernel: Kernel, t: Tensors) -> Any:
     """Sum less q[3], requantized by q[4]; q[:3] are zero point and limits."""
-    q, shift = t["q"], kernel.param("shift")
+    q = t["q"]
     kept = len(kernel.view("y").shape)
-    acc = _over(kernel.view("x").shape, kept, te.sum, lambda i: wide(t["x"], i), "acc")
-    return each(kernel, lambda i: expressions.finish(acc[i] - q[3], q[4], shift, q))
+    acc = over(kernel.view("x").shape, kept, te.sum, lambda i: wide(t["x"], i), "acc")
+    return each(kernel, lambda i: finish(kernel, t, acc[i] - q[3], q[4]))
 
 
 @compute
 def reduce_max(kernel: Kernel, t: Tensors) -> Any:
     """Maximum."""
-    acc = _over(kernel.view("x").shape, len(kernel.view("y").shape), te.max, lambda i: t["x"][i], "acc")
+    acc = over(kernel.view("x").shape, len(kernel.view("y").shape), te.max, lambda i: t["x"][i], "acc")
     return each(kernel, lambda i: acc[i])
 
 
@@ -40,9 +40,9 @@ def argmax(kernel: Kernel, t: Tensors) -> Any:
     """The least position along the last axis at which the maximum stands."""
     x, shape = t["x"], kernel.view("x").shape
     kept = len(shape) - 1
-    top = _over(shape, kept, te.max, lambda i: x[i], "top")
+    top = over(shape, kept, te.max, lambda i: x[i], "top")
     end = expressions.i32(shape[-1])
-    acc = _over(shape, kept, te.min, lambda i: tirx.Select(x[i] == top[i[:-1]], i[-1], end), "acc")
+    acc = over(shape, kept, te.min, lambda i: tirx.Select(x[i] == top[i[:-1]], i[-1], end), "acc")
     return each(kernel, lambda i: acc[i])
 
 
@@ -51,9 +51,9 @@ def softmax(kernel: Kernel, t: Tensors) -> Any:
     """``numerics.softmax``; q[0] is the stored form of 0 / 256."""
     x, shape = t["x"], kernel.view("x").shape
     kept = len(shape) - 1
-    top = _over(shape, kept, te.max, lambda i: x[i], "top")
+    top = over(shape, kept, te.max, lambda i: x[i], "top")
     power = te.compute(shape, lambda *i: t["table"][wide(top, i[:-1]) - wide(x, i)], name="power")
-    total = _over(shape, kept, te.sum, lambda i: power[i], "total")
+    total = over(shape, kept, te.sum, lambda i: power[i], "total")
     inverse = te.compute(shape[:-1], lambda *i: expressions.inverse(total[i] * 2), name="inverse")
 
     def value(i: Any) -> Any:
@@ -70,7 +70,7 @@ def matmul(kernel: Kernel, t: Tensors) -> Any:
     ``left`` and ``right`` are the centred operands in int16, b's columns in vectors of ``lanes`` and its rows in pairs;
     both are zero beyond the operand.
     """
-    a, b, q, shift, lanes = t["a"], t["b"], t["q"], kernel.param("shift"), kernel.param("lanes")
+    a, b, q, lanes = t["a"], t["b"], t["q"], kernel.param("lanes")
     *batch, rows, columns = kernel.view("y").shape
     depth = kernel.view("a").shape[-1]
     pairs, blocks = -(-depth // 2), -(-columns // lanes)
@@ -96,4 +96,4 @@ def matmul(kernel: Kernel, t: Tensors) -> Any:
         return te.sum(wide(left, (*outer, m, k)) * wide(right, (*outer, n // lanes, k // 2, n % lanes, k % 2)), axis=k)
 
     acc = te.compute((*batch, rows, blocks * lanes), product, name="acc")
-    return each(kernel, lambda i: expressions.finish(acc[i], q[5], shift, q))
+    return each(kernel, lambda i: finish(kernel, t, acc[i], q[5]))

@@ -8,7 +8,7 @@ from tvm import te, tirx
 
 from qcc.lower import expressions
 from qcc.lower.compute import Tensors, compute
-from qcc.lower.compute_elementwise import each, wide
+from qcc.lower.compute_elementwise import each, finish, wide
 from qcc.lower.kernel import Kernel
 from qcc.numerics import BILINEAR_BITS, BILINEAR_ONE
 
@@ -49,12 +49,20 @@ def avg_pool(kernel: Kernel, t: Tensors) -> Any:
 
     q[:3] are zero point and limits; multiplier has one entry, or one for each output pixel.
     """
-    x, q, shift = t["x"], t["q"], kernel.param("shift")
+    q, shape = t["q"], kernel.view("y").shape
+    each_pixel = kernel.view("multiplier").shape[0] > 1
+    acc, multiplier = window_sums(kernel, t["x"], q[3]), t["multiplier"]
+    return each(
+        kernel,
+        lambda i: finish(kernel, t, acc[i] - q[4], multiplier[i[1] * shape[2] + i[2]] if each_pixel else multiplier[0]),
+    )
+
+
+def window_sums(kernel: Kernel, x: Any, outside: Any) -> Any:
+    """Block ``acc``: sums of windows that start ``start`` before the image; ``outside`` stands beyond it."""
     (stride_y, stride_x), (top, left) = kernel.param("stride"), kernel.param("start")
     height, width = kernel.view("x").shape[1:3]
-    shape = kernel.view("y").shape
     ky, kx = _taps(kernel)
-    each_pixel = kernel.view("multiplier").shape[0] > 1
 
     def tap(b: Any, i: Any, j: Any, c: Any) -> Any:
         row, column = i * stride_y + ky - top, j * stride_x + kx - left
@@ -62,31 +70,25 @@ def avg_pool(kernel: Kernel, t: Tensors) -> Any:
             return wide(x, (b, row, column, c))
         hit = tirx.all(row >= 0, row < height, column >= 0, column < width)
         row, column = expressions.clamp(row, 0, height - 1), expressions.clamp(column, 0, width - 1)
-        return tirx.Select(hit, wide(x, (b, row, column, c)), q[3])
+        return tirx.Select(hit, wide(x, (b, row, column, c)), outside)
 
-    acc = te.compute(shape, lambda b, i, j, c: te.sum(tap(b, i, j, c), axis=[ky, kx]), name="acc")
-    multiplier = t["multiplier"]
-    return each(
-        kernel,
-        lambda i: expressions.finish(
-            acc[i] - q[4], multiplier[i[1] * shape[2] + i[2]] if each_pixel else multiplier[0], shift, q
-        ),
-    )
+    shape = kernel.view("y").shape
+    return te.compute(shape, lambda b, i, j, c: te.sum(tap(b, i, j, c), axis=[ky, kx]), name="acc")
 
 
 @compute
 def resize_bilinear(kernel: Kernel, t: Tensors) -> Any:
     """``numerics.bilinear``: weights sum to one, so values may be mixed as they are stored."""
+    return each(kernel, lambda i: expressions.rounding_shift(mixed_pixels(t, i), 2 * BILINEAR_BITS))
+
+
+def mixed_pixels(t: Tensors, i: Any) -> Any:
+    """``numerics.bilinear_sums`` of stored values at an index."""
     x, rows, cols = t["x"], t["rows"], t["cols"]
+    b, y, x_, c = i
 
-    def value(i: Any) -> Any:
-        b, y, x_, c = i
+    def mixed(column: Any) -> Any:
+        low, high = wide(x, (b, rows[0, y], column, c)), wide(x, (b, rows[1, y], column, c))
+        return low * (BILINEAR_ONE - rows[2, y]) + high * rows[2, y]
 
-        def mixed(column: Any) -> Any:
-            low, high = wide(x, (b, rows[0, y], column, c)), wide(x, (b, rows[1, y], column, c))
-            return low * (BILINEAR_ONE - rows[2, y]) + high * rows[2, y]
-
-        acc = mixed(cols[0, x_]) * (BILINEAR_ONE - cols[2, x_]) + mixed(cols[1, x_]) * cols[2, x_]
-        return expressions.rounding_shift(acc, 2 * BILINEAR_BITS)
-
-    return each(kernel, value)
+    return mixed(cols[0, x_]) * (BILINEAR_ONE - cols[2, x_]) + mixed(cols[1, x_]) * cols[2, x_]

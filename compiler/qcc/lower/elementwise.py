@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcc.ir.graph import Node
+from qcc.ir.graph import Attr, Node
 from qcc.lower.kernel import BufferArg, Call, CallBuilder, LowerContext, View
 from qcc.lower.views import Placed, Source, elementwise_call, merge_axes, source, storage_offset, stored
 from qcc.numerics import INT8_MAX, INT8_MIN
+from qcc.ops.rounding import follows_tflite
 
 
 def limits(node: Node, ctx: LowerContext) -> list[int]:
@@ -25,6 +26,13 @@ def limits(node: Node, ctx: LowerContext) -> list[int]:
 def stored_zero(ctx: LowerContext, value: str) -> int:
     """A value's zero point in stored form."""
     return ctx.type(value).zero_point + storage_offset(ctx.storage)
+
+
+def shifts(node: Node, ctx: LowerContext) -> tuple[dict[str, Attr], dict[str, NDArray[np.int32]]]:
+    """(parameters, constants) that say how a requantization shifts: by the attribute, or as TFLite does."""
+    if follows_tflite(node):
+        return {"shift": None}, {"shift": ctx.constant(node.inputs["shift"])}
+    return {"shift": node.attrs["shift"]}, {}
 
 
 def add_calls(node: Node, ctx: LowerContext) -> list[Call]:
@@ -44,8 +52,8 @@ def mul_calls(node: Node, ctx: LowerContext) -> list[Call]:
     zeros = [stored_zero(ctx, node.inputs[key]) for key in ("a", "b")]
     multiplier = int(ctx.constant(node.inputs["multiplier"])[0])
     q = np.array([*limits(node, ctx), *zeros, multiplier], np.int32)
-    params = {"shift": node.attrs["shift"]}
-    return [elementwise_call("mul", node.output, reads, ctx.place(node.output), {"q": q}, params)]
+    params, shift = shifts(node, ctx)
+    return [elementwise_call("mul", node.output, reads, ctx.place(node.output), {"q": q, **shift}, params)]
 
 
 def compare_calls(node: Node, ctx: LowerContext) -> list[Call]:
@@ -91,13 +99,17 @@ def _permuted(node: Node, read: Source) -> Source:
 
 
 def quantize_calls(node: Node, ctx: LowerContext) -> list[Call]:
-    """quantize: ``numerics.quantize_input``; f = [1 / scale, low, high] in float32, the limits relative to 0."""
+    """quantize: ``numerics.quantize_input``; f = [1 / scale, low, high] in float32, the limits relative to 0.
+
+    TFLite's divides by the scale.
+    """
     q = ctx.type(node.output).qparams
     assert q is not None, "the output of quantize has parameters"
-    f = np.array([1.0 / q.step, INT8_MIN - q.zero_point, INT8_MAX - q.zero_point], np.float32)
+    compute, factor = ("tflite_quantize", q.step) if follows_tflite(node) else ("quantize", 1.0 / q.step)
+    f = np.array([factor, INT8_MIN - q.zero_point, INT8_MAX - q.zero_point], np.float32)
     zero = np.array([q.zero_point + storage_offset(ctx.storage)], np.int32)
     reads = {"x": _permuted(node, source(ctx, node.inputs["x"]))}
-    return [elementwise_call("quantize", node.output, reads, ctx.place(node.output), {"f": f, "q": zero})]
+    return [elementwise_call(compute, node.output, reads, ctx.place(node.output), {"f": f, "q": zero})]
 
 
 def dequantize_calls(node: Node, ctx: LowerContext) -> list[Call]:
@@ -108,3 +120,11 @@ def dequantize_calls(node: Node, ctx: LowerContext) -> list[Call]:
     reads = {"x": _permuted(node, source(ctx, node.inputs["x"]))}
     constants = {"f": np.array([q.step], np.float32), "q": zero}
     return [elementwise_call("dequantize", node.output, reads, ctx.place(node.output), constants)]
+
+
+def recentre_calls(node: Node, ctx: LowerContext) -> list[Call]:
+    """recentre: from the caller's uint8 to stored values, or back."""
+    into = ctx.type(node.output).dtype == "int8"
+    delta = (storage_offset(ctx.storage) - 128) * (1 if into else -1)
+    reads = {"x": source(ctx, node.inputs["x"])}
+    return [elementwise_call("recentre", node.output, reads, ctx.place(node.output), params={"delta": delta})]

@@ -35,8 +35,28 @@ def rounding_shift(v: Expr, shift: int, dtype: str = "int32") -> Expr:
     return (v + tirx.const(1 << (shift - 1), dtype)) >> tirx.const(shift, dtype)
 
 
-def requantize(acc: Expr, multiplier: Expr, shift: int) -> Expr:
-    """``numerics.requantize``: int32 operands, 64-bit product, int32 result."""
+def high_mul(a: Expr, b: Expr) -> Expr:
+    """``numerics_tflite.high_mul`` of int32, int32 result."""
+    return ((a.astype("int64") * b.astype("int64") + i64(1 << 30)) >> i64(31)).astype("int32")
+
+
+def divide_by_power(v: Expr, exponent: Expr) -> Expr:
+    """``numerics_tflite.divide_by_power`` of int32: the rest decides, as adding half to v could leave int32."""
+    mask = (i32(1) << exponent) - i32(1)
+    threshold = (mask >> i32(1)) + (v < 0).astype("int32")
+    return (v >> exponent) + ((v & mask) > threshold).astype("int32")
+
+
+def multiply(v: Expr, multiplier: Expr, shift: Expr) -> Expr:
+    """``numerics_tflite.multiply`` of int32."""
+    raised = v << tirx.Max(-shift, i32(0))
+    return divide_by_power(high_mul(raised, multiplier), tirx.Max(shift, i32(0)))
+
+
+def requantize(acc: Expr, multiplier: Expr, shift: int | Expr) -> Expr:
+    """``numerics.requantize``: int32 operands, 64-bit product, int32 result. An expression as shift: ``multiply``."""
+    if not isinstance(shift, int):
+        return multiply(acc, multiplier, shift)
     return rounding_shift(acc.astype("int64") * multiplier.astype("int64"), shift, "int64").astype("int32")
 
 
@@ -61,12 +81,12 @@ def quotient(dividend: Expr, divisor: Expr, inverse: Expr, most: int) -> Expr:
     return tirx.Min(whole, i32(most))
 
 
-def finish(acc: Expr, multiplier: Expr, shift: int, q: Any) -> Expr:
+def finish(acc: Expr, multiplier: Expr, shift: int | Expr, q: Any) -> Expr:
     """Centred accumulator → stored activation as int32; ``q`` = [zero point, low, high, …]."""
     return clamp(requantize(acc, multiplier, shift) + q[0], q[1], q[2])
 
 
-def epilogue(acc: Expr, multiplier: Expr, q: Any, shift: int, residual: Expr | None, fraction: int, storage: str,
+def epilogue(acc: Expr, multiplier: Expr, q: Any, shift: int | Expr, residual: Expr | None, fraction: int, storage: str,
              clamped: bool) -> Expr:
     """Accumulator with bias → stored activation.
 

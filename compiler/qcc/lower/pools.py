@@ -7,6 +7,7 @@ import numpy as np
 from qcc.ir.graph import Node
 from qcc.lower.elementwise import limits, stored_zero
 from qcc.lower.kernel import Call, CallBuilder, LowerContext
+from qcc.ops.rounding import follows_tflite
 
 
 def max_pool_calls(node: Node, ctx: LowerContext) -> list[Call]:
@@ -43,7 +44,7 @@ def avg_pool_calls(node: Node, ctx: LowerContext) -> list[Call]:
 
 def resize_calls(node: Node, ctx: LowerContext) -> list[Call]:
     """resize_bilinear; rows and cols become int32 [3, extent]: low, high, weight of high."""
-    call = CallBuilder("resize_bilinear", node.output)
+    call = CallBuilder("tflite_resize_bilinear" if follows_tflite(node) else "resize_bilinear", node.output)
     call.read("x", ctx.place(node.inputs["x"]))
     for key in ("rows", "cols"):
         call.const(key, np.array(node.attrs[key], np.int32))

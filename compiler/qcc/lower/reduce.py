@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from qcc.ir.graph import Node
-from qcc.lower.elementwise import limits, stored_zero
+from qcc.lower.elementwise import limits, shifts, stored_zero
 from qcc.lower.kernel import BufferArg, Call, CallBuilder, LowerContext, View
 from qcc.lower.views import Placed, Source, add_source, merge_axes, source, storage_offset
 from qcc.ops.reduce import reduced_count
+from qcc.ops.rounding import follows_tflite
 from qcc.schedule.tiles import split_pixels
 
 WIDENED = 128 * 1024
@@ -33,10 +34,13 @@ def reduced(node: Node, ctx: LowerContext, compute: str, axes: tuple[int, ...]) 
 def sum_calls(node: Node, ctx: LowerContext) -> list[Call]:
     """reduce_sum and reduce_mean."""
     call, y = reduced(node, ctx, "reduce_sum", tuple(node.attrs["axes"]))
-    call.params["shift"] = node.attrs["shift"]
+    params, shift = shifts(node, ctx)
+    call.params |= params
     zero = stored_zero(ctx, node.inputs["x"]) * reduced_count(node, ctx.type(node.inputs["x"]).shape)
     multiplier = int(ctx.constant(node.inputs["multiplier"])[0])
     call.const("q", np.array([*limits(node, ctx), zero, multiplier], np.int32))
+    for key, array in shift.items():
+        call.const(key, array)
     call.write("y", y)
     return [call.call()]
 
@@ -60,7 +64,7 @@ def softmax_calls(node: Node, ctx: LowerContext) -> list[Call]:
     x, (view, arg) = source(ctx, node.inputs["x"]), ctx.place(node.output)
     count = view.shape[-1]
     shape, (from_steps, to_steps), _ = merge_axes(view.shape[:-1], [x.view.strides[:-1], view.strides[:-1]])
-    call = CallBuilder("softmax", node.output)
+    call = CallBuilder("tflite_softmax" if follows_tflite(node) else "softmax", node.output)
     add_source(call, "x", x.viewed((*shape, count), (*from_steps, x.view.strides[-1])))
     call.const("table", ctx.constant(node.inputs["table"]))
     call.const("q", np.array([storage_offset(ctx.storage) - 128], np.int32))
@@ -89,16 +93,19 @@ def matmul_calls(node: Node, ctx: LowerContext) -> list[Call]:
     zeros = [stored_zero(ctx, node.inputs[key]) for key in ("a", "b")]
     multiplier = int(ctx.constant(node.inputs["multiplier"])[0])
     q = np.array([*limits(node, ctx), *zeros, multiplier], np.int32)
+    params, shift = shifts(node, ctx)
     at_once, calls = max(lanes, WIDENED // (2 * depth) // lanes * lanes), []
     for left in range(0, columns, at_once):
         width = min(at_once, columns - left)
         for top, bottom in split_pixels(rows, -(-width // lanes), ctx.target.accumulators):
             height, none = bottom - top, (0,) * len(outer)
-            call = CallBuilder("matmul", node.output, {"shift": node.attrs["shift"], "lanes": lanes})
+            call = CallBuilder("matmul", node.output, {**params, "lanes": lanes})
             call.macs = int(np.prod(outer)) * height * width * depth
             add_source(call, "a", whole["a"].part((*none, top, 0), (*outer, height, depth)))
             add_source(call, "b", whole["b"].part((*none, 0, left), (*outer, depth, width)))
             call.const("q", q)
+            for key, array in shift.items():
+                call.const(key, array)
             part = whole["y"].part((*none, top, left), (*outer, height, width))
             assert isinstance(part.arg, BufferArg)
             call.write("y", (part.view, part.arg))

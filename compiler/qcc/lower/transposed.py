@@ -6,12 +6,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from qcc.ir.graph import Node
 from qcc.lower.kernel import BufferArg, Call, LowerContext, View
 from qcc.lower.views import Placed
-from qcc.lower.weighted import Epilogue, Window, grouped_calls, moved, table_calls
+from qcc.lower.weighted import Epilogue, Window, centred_weights, grouped_calls, moved, table_calls
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ def transposed_calls(node: Node, ctx: LowerContext) -> list[Call]:
     Outputs that meet no tap get a 1x1 convolution with zero weights: their bytes come from bias and residual alone.
     """
     a = node.attrs
-    w: NDArray[np.int8] = ctx.constant(node.inputs["w"])
+    w = centred_weights(node, ctx)
     y, size = ctx.place(node.output), ctx.type(node.inputs["x"]).shape
     down, across = (
         phases(y[0].shape[1 + i], w.shape[1 + i], a["stride"][i], a["dilation"][i], a["pad"][i]) for i in (0, 1)
@@ -69,7 +68,7 @@ def transposed_calls(node: Node, ctx: LowerContext) -> list[Call]:
         for columns in across:
             part = w[:, list(rows.taps)][:, :, list(columns.taps)]
             if not part.size:
-                part = np.zeros((w.shape[0], 1, 1, w.shape[3]), np.int8)
+                part = np.zeros((w.shape[0], 1, 1, w.shape[3]), w.dtype)
             epilogue = Epilogue(node, ctx, part)
             if epilogue.residual is not None:
                 epilogue.residual = _outputs(epilogue.residual, rows, columns, a["stride"])

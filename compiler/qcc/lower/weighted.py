@@ -18,10 +18,13 @@ from qcc.lower.columns import columns_call, plane_call
 from qcc.lower.elementwise import lookup_calls
 from qcc.lower.kernel import BufferArg, Call, CallBuilder, LowerContext, View
 from qcc.lower.views import Placed, merge_axes
-from qcc.numerics import INT32_MAX
+from qcc.numerics import INT8_MAX, INT8_MIN, INT32_MAX
+from qcc.ops.rounding import follows_tflite
 from qcc.schedule.tiles import split_pixels
 
 Int = TypeVar("Int", np.int8, np.int32)
+Weights = NDArray[np.int8] | NDArray[np.int16]
+"""int8, or int16 where TFLite's weights less their zero point leave int8."""
 HIGH_WORD = 32
 """With this shift the result is the high word of the product: no shift at all in vectors."""
 
@@ -80,6 +83,23 @@ def pad_to(array: NDArray[Int], axis: int, multiple: int) -> NDArray[Int]:
     return np.pad(array, [(0, missing if i == axis else 0) for i in range(array.ndim)])
 
 
+def centred_weights(node: Node, ctx: LowerContext) -> Weights:
+    """Weights less their zero point, which only TFLite's first scheme has."""
+    w: NDArray[np.int8] = ctx.constant(node.inputs["w"])
+    zero_point = ctx.type(node.inputs["w"]).zero_point
+    return w.astype(np.int16) - np.int16(zero_point) if zero_point else w
+
+
+def byte_parts(w: Weights) -> list[NDArray[np.int8]]:
+    """int8 arrays whose sum is ``w``."""
+    rest = w.astype(np.int16)
+    parts: list[NDArray[np.int8]] = []
+    while rest.any() or not parts:
+        parts.append(np.clip(rest, INT8_MIN, INT8_MAX).astype(np.int8))
+        rest = rest - parts[-1]
+    return parts
+
+
 def pack_gemm(w: NDArray[np.int8], lanes: int, dot: int) -> NDArray[np.int8]:
     """[N, KY, KX, run] → [N / lanes, KY, KX, run / dot, lanes, dot], padded with zeros."""
     w = pad_to(pad_to(w, 0, lanes), 3, dot)
@@ -105,7 +125,7 @@ def high_word(multiplier: NDArray[np.int32], shift: int) -> tuple[NDArray[np.int
 class Epilogue:
     """Constants and parameters of the epilogue of one node, cut to a range of channels on demand."""
 
-    def __init__(self, node: Node, ctx: LowerContext, w: NDArray[np.int8]) -> None:
+    def __init__(self, node: Node, ctx: LowerContext, w: Weights) -> None:
         """``w`` has the output channels first; sums over it move the input's stored zero point into the bias."""
         a = node.attrs
         self.w = w
@@ -113,7 +133,13 @@ class Epilogue:
         zero = ctx.type(node.inputs["x"]).zero_point + self.offset
         sums = w.reshape(w.shape[0], -1).astype(np.int64).sum(axis=1)
         self.bias = (ctx.constant(node.inputs["b"]).astype(np.int64) - zero * sums).astype(np.int32)
-        self.multiplier, self.shift = high_word(ctx.constant(node.inputs["multiplier"]), a["shift"])
+        self.multiplier = ctx.constant(node.inputs["multiplier"])
+        self.shift: int | None = None
+        self.shifts: NDArray[np.int32] | None = None
+        if follows_tflite(node):
+            self.shifts = ctx.constant(node.inputs["shift"])
+        else:
+            self.multiplier, self.shift = high_word(self.multiplier, a["shift"])
         low, high = a["clamp"]
         self.clamped = (low, high) != (-128, 127)
         self.q = np.array([a["zero_point"] + self.offset, low + self.offset, high + self.offset, 0, 0], np.int32)
@@ -124,14 +150,17 @@ class Epilogue:
             self.fraction = a["fraction"]
             self.q[3:] = ctx.type(node.inputs["residual"]).zero_point + self.offset, a["residual_multiplier"]
 
-    def params(self, channels: int) -> dict[str, int | bool]:
-        """Static parameters."""
-        return {"channels": channels, "shift": self.shift, "fraction": self.fraction, "clamped": self.clamped}
+    def params(self, channels: int) -> dict[str, int | bool | None]:
+        """Static parameters. ``shift`` is None with TFLite's rounding; ``raised``: some shifts are to the left."""
+        raised = self.shifts is not None and bool((self.shifts < 0).any())
+        return {"channels": channels, "shift": self.shift, "raised": raised, "fraction": self.fraction,
+                "clamped": self.clamped}
 
     def add_constants(self, call: CallBuilder, begin: int, end: int, lanes: int) -> None:
-        """Bias and multiplier of channels [begin, end), padded to whole vectors."""
-        call.const("bias", pad_to(self.bias[begin:end], 0, lanes))
-        call.const("multiplier", pad_to(self.multiplier[begin:end], 0, lanes))
+        """Bias, multiplier and shift of channels [begin, end), padded to whole vectors."""
+        for key, array in (("bias", self.bias), ("multiplier", self.multiplier), ("shift", self.shifts)):
+            if array is not None:
+                call.const(key, pad_to(array[begin:end], 0, lanes))
 
 
 def vectors(place: Placed, channels: int) -> Placed:
@@ -141,7 +170,7 @@ def vectors(place: Placed, channels: int) -> Placed:
 
 
 def gemm_calls(
-    node: Node, ctx: LowerContext, x: Placed, y: Placed, residual: Placed | None, w: NDArray[np.int8], window: Window,
+    node: Node, ctx: LowerContext, x: Placed, y: Placed, residual: Placed | None, w: Weights, window: Window,
     epilogue: Epilogue, begin: int = 0,
 ) -> list[Call]:
     """Convolution of padded x [B, H, W, C] by w [N, KY, KX, C] into y [B, OH, OW, N], the channels from ``begin``."""
@@ -156,8 +185,11 @@ def gemm_calls(
         residual = rest[0] if rest else None
     pixel = x[0].strides[2]
     joined = kx == 1 or (pixel == channels and window.dilation[1] == 1)
-    packed = pack_gemm(w.reshape(n, ky, 1, kx * channels) if joined else w, target.lanes, target.dot)
+    runs = [part.reshape(n, ky, 1, kx * channels) if joined else part for part in byte_parts(w)]
+    # The parts of a tap are taps at the same place.
+    packed = pack_gemm(np.stack(runs, axis=3).reshape(n, ky, -1, runs[0].shape[3]), target.lanes, target.dot)
     blocks, _, taps, groups = packed.shape[:4]
+    taps //= len(runs)
     step, hop = window.stride[1] * pixel, window.dilation[1] * pixel
     batch, height, width, _ = y[0].shape
     calls = []
@@ -167,7 +199,7 @@ def gemm_calls(
         call = CallBuilder(
             "conv_gemm", node.output, macs=batch * height * count * w.size,
             params={"stride": window.stride[0], "dilation": window.dilation[0], "step": step, "hop": hop,
-                    "outputs": (batch, height, count), **epilogue.params(n)},
+                    "parts": len(runs), "outputs": (batch, height, count), **epilogue.params(n)},
         )  # fmt: skip
         origin = BufferArg(x[1].value, x[1].offset + first * step)
         call.read("x", (View((batch, x[0].shape[1], extent), (*x[0].strides[:2], 1), x[0].dtype), origin))
@@ -183,18 +215,20 @@ def gemm_calls(
 
 
 def depthwise_call(
-    node: Node, ctx: LowerContext, x: Placed, y: Placed, w: NDArray[np.int8], window: Window, epilogue: Epilogue
+    node: Node, ctx: LowerContext, x: Placed, y: Placed, w: Weights, window: Window, epilogue: Epilogue
 ) -> Call:
     """Depthwise convolution of padded x [B, H, W, C] by w [C, KY, KX, 1] into y [B, OH, OW, C]."""
     if ctx.target.emit == "c":
         return plane_call(node, ctx, x, y, w, window, epilogue)
     lanes, dot = ctx.target.lanes, ctx.target.dot
-    packed = pack_depthwise(w[..., 0], lanes, dot)
+    parts = byte_parts(w[..., 0])
+    packed = pack_depthwise(np.stack(parts, axis=3).reshape(*w.shape[:2], -1), lanes, dot)
     (batch, height, width, _), n = y[0].shape, w.shape[0]
     wide = packed.shape[0] * lanes
     call = CallBuilder(
         "conv_depthwise", node.output, macs=batch * height * width * w.size,
-        params={"stride": window.stride[1], "dilation": window.dilation[1], "outputs": (batch, height, width),
+        params={"stride": window.stride[1], "dilation": window.dilation[1], "parts": len(parts),
+                "outputs": (batch, height, width),
                 "sliding": window.stride[0] == window.dilation[0] == 1 and w.shape[1] % dot > 0, **epilogue.params(n)},
     )  # fmt: skip
     image, row, pixel, _ = x[0].strides
@@ -216,7 +250,7 @@ def depthwise_call(
 def convolution_calls(node: Node, ctx: LowerContext) -> list[Call]:
     """Kernel calls of an integer conv2d node."""
     a = node.attrs
-    w: NDArray[np.int8] = ctx.constant(node.inputs["w"])
+    w = centred_weights(node, ctx)
     x, y = ctx.window(node.inputs["x"], a["pad"]), ctx.place(node.output)
     start = (0, 0) if ctx.target.halos else (-a["pad"][0], -a["pad"][1])
     window = Window(a["stride"], a["dilation"], start)
@@ -225,7 +259,7 @@ def convolution_calls(node: Node, ctx: LowerContext) -> list[Call]:
 
 
 def grouped_calls(
-    node: Node, ctx: LowerContext, x: Placed, y: Placed, w: NDArray[np.int8], window: Window, epilogue: Epilogue
+    node: Node, ctx: LowerContext, x: Placed, y: Placed, w: Weights, window: Window, epilogue: Epilogue
 ) -> list[Call]:
     """Convolution of padded x [B, H, W, C] by w [N, KY, KX, C / groups] into y [B, OH, OW, N].
 
@@ -249,10 +283,10 @@ def grouped_calls(
     return calls
 
 
-def block_diagonal(w: NDArray[np.int8], each: int) -> NDArray[np.int8]:
+def block_diagonal(w: Weights, each: int) -> Weights:
     """[G * each, KY, KX, depth] of G groups → [G * each, KY, KX, G * depth] of one, zero across groups."""
     n, ky, kx, depth = w.shape
-    wide = np.zeros((n, ky, kx, n // each, depth), np.int8)
+    wide = np.zeros((n, ky, kx, n // each, depth), w.dtype)
     for g in range(n // each):
         wide[g * each : (g + 1) * each, :, :, g] = w[g * each : (g + 1) * each]
     return wide.reshape(n, ky, kx, -1)
@@ -268,7 +302,7 @@ def table_calls(node: Node, ctx: LowerContext) -> list[Call]:
 
 def dense_calls(node: Node, ctx: LowerContext) -> list[Call]:
     """Kernel calls of an integer dense node: a 1x1 convolution whose pixels are the rows of x."""
-    w: NDArray[np.int8] = ctx.constant(node.inputs["w"])
+    w = centred_weights(node, ctx)
     epilogue = Epilogue(node, ctx, w)
     places = [ctx.place(node.inputs["x"]), ctx.place(node.output)]
     calls = []

@@ -34,6 +34,8 @@ class Op(ABC):
     """Attributes of the float form."""
     integer_attributes: ClassVar[tuple[str, ...]] = ()
     """Further attributes of the integer form."""
+    tflite_attributes: ClassVar[tuple[str, ...] | None] = None
+    """Those of the form with ``rounding="tflite"`` (``numerics_tflite``), besides ``rounding``; None: there is none."""
     scale_rule: ClassVar[Literal["free", "same", "fixed"]] = "free"
     """Output parameters: chosen from the range, shared with the inputs (data only moves), or fixed by the op."""
 
@@ -60,6 +62,12 @@ class Op(ABC):
     def macs(self, node: Node, types: Types, out: TensorType) -> int:
         """Multiply-accumulates of one run (0 for ops that are not sums of products)."""
         return 0
+
+    def form_attributes(self, node: Node, integer: bool) -> tuple[str, ...]:
+        """The attributes that a node has: those of the float form, and further ones of the integer form that it is."""
+        if "rounding" in node.attrs and self.tflite_attributes is not None:
+            return (*self.attributes, "rounding", *self.tflite_attributes)
+        return (*self.attributes, *self.integer_attributes) if integer else self.attributes
 
     def require(self, condition: bool, node: Node, what: str) -> None:
         """Raise ``IllegalNode`` unless the condition holds."""

@@ -8,11 +8,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from qcc import numerics
+from qcc import numerics, numerics_tflite
 from qcc.ir.graph import Arrays, Node, TensorType, Types
 from qcc.ops.base import Op
 from qcc.ops.epilogue import check_clamp, integer_clamp
-from qcc.ops.requant import REQUANT_ATTRIBUTES, check_requant, emit_requantized, finish
+from qcc.ops.requant import (
+    REQUANT_ATTRIBUTES,
+    REQUANT_INPUTS,
+    TFLITE_REQUANT_ATTRIBUTES,
+    check_requant,
+    emit_requantized,
+    finish,
+)
+from qcc.ops.rounding import follows_tflite
 from qcc.ops.same_scale import SameScale
 
 if TYPE_CHECKING:
@@ -41,13 +49,15 @@ class Add(Op):
     """``y = clamp(a + b)``. Float attribute: clamp (low, high) in reals or None.
 
     Integer form, within int32: ``y = clamp(rounding_shift((a - z_a) * multiplier_a + (b - z_b) * multiplier_b, shift) +
-    zero_point)``; attributes multiplier_a, multiplier_b, shift, zero_point, clamp (ints).
+    zero_point)``; attributes multiplier_a, multiplier_b, shift, zero_point, clamp (ints). With ``rounding="tflite"``:
+    ``numerics_tflite.add`` with the attributes multipliers and shifts, each of a, b and the sum.
     """
 
     name = "add"
     required = ("a", "b")
     attributes = ("clamp",)
     integer_attributes = ("multiplier_a", "multiplier_b", "shift", "zero_point")
+    tflite_attributes = ("multipliers", "shifts", "zero_point")
     sign: ClassVar[int] = 1
 
     def infer(self, node: Node, types: Types) -> TensorType:
@@ -63,6 +73,10 @@ class Add(Op):
     def integer(self, node: Node, x: Arrays, types: Types, out: TensorType) -> NDArray[Any]:
         """As in the class docstring."""
         a = node.attrs
+        if follows_tflite(node):
+            centred = [x[key].astype(np.int64) - types[key].zero_point for key in ("a", "b")]
+            v = numerics_tflite.add(centred[0], centred[1], self.sign, a["multipliers"], a["shifts"])
+            return numerics.clamp(v + a["zero_point"], *a["clamp"])
         left, right = (x[key].astype(np.int32) - types[key].zero_point for key in ("a", "b"))
         v = numerics.rounding_shift(left * a["multiplier_a"] + right * a["multiplier_b"], a["shift"])
         return numerics.clamp(v + a["zero_point"], *a["clamp"])
@@ -77,9 +91,9 @@ class Add(Op):
 
     def kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
         """See ``lower.elementwise``."""
-        from qcc.lower.elementwise import add_calls
+        from qcc.lower import elementwise, tflite
 
-        return add_calls(node, ctx)
+        return tflite.add_calls(node, ctx, self.sign) if follows_tflite(node) else elementwise.add_calls(node, ctx)
 
 
 class Sub(Add):
@@ -97,9 +111,10 @@ class Mul(Op):
 
     name = "mul"
     required = ("a", "b")
-    optional = ("multiplier",)
+    optional = REQUANT_INPUTS
     attributes = ("clamp",)
     integer_attributes = REQUANT_ATTRIBUTES
+    tflite_attributes = TFLITE_REQUANT_ATTRIBUTES
 
     def infer(self, node: Node, types: Types) -> TensorType:
         """Broadcast shape, the operands' dtype."""
@@ -114,7 +129,7 @@ class Mul(Op):
     def integer(self, node: Node, x: Arrays, types: Types, out: TensorType) -> NDArray[Any]:
         """As in the class docstring."""
         left, right = (x[key].astype(np.int64) - types[key].zero_point for key in ("a", "b"))
-        return finish(node, left * right, x["multiplier"])
+        return finish(node, x, left * right)
 
     def quantize(self, node: Node, convert: Converter) -> None:
         """Multiplier ``s_a * s_b / s_y``."""

@@ -13,6 +13,7 @@ from qcc.ops.base import Op, pair
 from qcc.ops.epilogue import (
     EPILOGUE_ATTRIBUTES,
     EPILOGUE_INPUTS,
+    TFLITE_EPILOGUE_ATTRIBUTES,
     check_epilogue,
     integer_epilogue,
     quantize_weighted,
@@ -51,6 +52,7 @@ class Conv2d(Op):
     optional = ("b", *EPILOGUE_INPUTS)
     attributes = ("stride", "pad", "dilation", "groups", "clamp")
     integer_attributes = EPILOGUE_ATTRIBUTES
+    tflite_attributes = TFLITE_EPILOGUE_ATTRIBUTES
 
     def infer(self, node: Node, types: Types) -> TensorType:
         """[N, OH, OW, O] of x's dtype."""
@@ -98,7 +100,7 @@ class Conv2d(Op):
 
     def integer(self, node: Node, x: Arrays, types: Types, out: TensorType) -> NDArray[Any]:
         """Exact sums of ``(x - zero_point) * w``, then the epilogue."""
-        centred, w = numerics.exact_operands(x["x"], types["x"].zero_point, x["w"])
+        centred, w = numerics.exact_operands(x["x"], types["x"].zero_point, x["w"], types["w"].zero_point)
         acc = self._sums(node, centred, w, 0.0).astype(np.int64)
         return integer_epilogue(node, x, types, acc)
 

@@ -13,6 +13,7 @@ from qcc.ops.base import Op
 from qcc.ops.epilogue import (
     EPILOGUE_ATTRIBUTES,
     EPILOGUE_INPUTS,
+    TFLITE_EPILOGUE_ATTRIBUTES,
     check_epilogue,
     integer_epilogue,
     quantize_weighted,
@@ -35,6 +36,7 @@ class Dense(Op):
     optional = ("b", *EPILOGUE_INPUTS)
     attributes = ("clamp",)
     integer_attributes = EPILOGUE_ATTRIBUTES
+    tflite_attributes = TFLITE_EPILOGUE_ATTRIBUTES
 
     def infer(self, node: Node, types: Types) -> TensorType:
         """[..., O] of x's dtype."""
@@ -52,7 +54,7 @@ class Dense(Op):
 
     def integer(self, node: Node, x: Arrays, types: Types, out: TensorType) -> NDArray[Any]:
         """Exact sums of ``(x - zero_point) * w``, then the epilogue."""
-        centred, w = numerics.exact_operands(x["x"], types["x"].zero_point, x["w"])
+        centred, w = numerics.exact_operands(x["x"], types["x"].zero_point, x["w"], types["w"].zero_point)
         return integer_epilogue(node, x, types, (centred @ w.T).astype(np.int64))
 
     def quantize(self, node: Node, convert: Converter) -> None:

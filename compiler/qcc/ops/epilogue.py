@@ -10,6 +10,8 @@ Integer form: constant inputs ``b`` int32 [O] (scale s_x * s_w) and ``multiplier
     v = rounding_shift(v + (r - z_r) * residual_multiplier, fraction)        # with a residual
     y = clamp(v + zero_point)
     y = table[y + 128]                                                       # with a table
+
+With ``rounding="tflite"`` (``ops.rounding``) there is no residual.
 """
 
 from __future__ import annotations
@@ -24,11 +26,13 @@ from qcc import numerics
 from qcc.ir.graph import Arrays, Node, TensorType, Types
 from qcc.numerics import QParams
 from qcc.ops.base import Op
+from qcc.ops.rounding import check_shift, rescale
 
 if TYPE_CHECKING:
     from qcc.quantize.convert import Converter
 
-EPILOGUE_INPUTS = ("residual", "multiplier", "table")
+EPILOGUE_INPUTS = ("residual", "multiplier", "shift", "table")
+TFLITE_EPILOGUE_ATTRIBUTES = ("zero_point",)
 EPILOGUE_ATTRIBUTES = ("shift", "zero_point", "residual_multiplier", "fraction")
 
 
@@ -56,8 +60,11 @@ def check_epilogue(op: Op, node: Node, types: Types, out: TensorType) -> None:
     vectors = {"b": ("int32", channels), "multiplier": ("int32", channels), "table": ("int8", 256)}
     if out.dtype == "int8":
         op.require("b" in types and "multiplier" in types, node, "the integer form wants b and multiplier")
+        check_shift(op, node, types)
+        op.require("shift" not in types or "residual" not in types, node, "TFLite's rounding has no residual")
     else:
-        op.require(not {"multiplier", "table"} & set(types), node, "multiplier and table belong to the integer form")
+        op.require(not {"multiplier", "shift", "table"} & set(types), node,
+                   "multiplier, shift and table belong to the integer form")
         vectors = {"b": ("float32", channels)}
     for key, (dtype, size) in vectors.items():
         if key in types:
@@ -80,10 +87,7 @@ def real_epilogue(node: Node, x: Arrays, sums: NDArray[Any]) -> NDArray[Any]:
 def integer_epilogue(node: Node, x: Arrays, types: Types, acc: NDArray[np.int64]) -> NDArray[np.int8]:
     """The formula of the module's docstring; raises OverflowError if an accumulator leaves int32 (a bug upstream)."""
     a = node.attrs
-    acc = acc + x["b"]
-    if acc.size and (acc.max() > numerics.INT32_MAX or acc.min() < -numerics.INT32_MAX - 1):
-        raise OverflowError(f"{node.output}: an accumulator does not fit int32")
-    v = numerics.requantize(acc, x["multiplier"], a["shift"])
+    v = rescale(node, x, acc + x["b"])
     if "residual" in x:
         r = x["residual"].astype(np.int64) - types["residual"].zero_point
         v = numerics.rounding_shift(v + r * a["residual_multiplier"], a["fraction"])

@@ -10,12 +10,18 @@ from numpy.typing import NDArray
 from qcc import numerics
 from qcc.ir.graph import Arrays, Node, TensorType, Types
 from qcc.ops.base import Op
-from qcc.ops.requant import REQUANT_ATTRIBUTES, check_requant, emit_requantized, finish
+from qcc.ops.requant import (
+    REQUANT_ATTRIBUTES,
+    REQUANT_INPUTS,
+    TFLITE_REQUANT_ATTRIBUTES,
+    check_requant,
+    emit_requantized,
+    finish,
+)
 
 if TYPE_CHECKING:
     from qcc.lower.kernel import Call, LowerContext
     from qcc.quantize.convert import Converter
-
 MAX_DEPTH = numerics.INT32_MAX // (255 * 255)
 """Longest sum of products of two centred int8 values that cannot leave int32, whatever the data and zero points."""
 
@@ -28,9 +34,10 @@ class MatMul(Op):
 
     name = "matmul"
     required = ("a", "b")
-    optional = ("multiplier",)
+    optional = REQUANT_INPUTS
     attributes = ("transpose_b",)
     integer_attributes = (*REQUANT_ATTRIBUTES, "clamp")
+    tflite_attributes = (*TFLITE_REQUANT_ATTRIBUTES, "clamp")
 
     def infer(self, node: Node, types: Types) -> TensorType:
         """[..., M, N] of a's dtype."""
@@ -58,7 +65,7 @@ class MatMul(Op):
     def integer(self, node: Node, x: Arrays, types: Types, out: TensorType) -> NDArray[Any]:
         """Exact sums (below 2^31, so exact in float64), requantized."""
         a, b = (x[key].astype(np.float64) - types[key].zero_point for key in ("a", "b"))
-        return finish(node, self._product(node, a, b).astype(np.int64), x["multiplier"])
+        return finish(node, x, self._product(node, a, b).astype(np.int64))
 
     def quantize(self, node: Node, convert: Converter) -> None:
         """Multiplier ``s_a * s_b / s_y``."""

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcc import numerics
+from qcc import numerics, numerics_tflite
 from qcc.ir.graph import Arrays, Node, TensorType, Types
 from qcc.ops.base import Op, pair
 from qcc.ops.conv2d import window_extent, windows
+from qcc.ops.epilogue import check_clamp
 from qcc.ops.requant import REQUANT_ATTRIBUTES, check_requant, emit_requantized, finish
+from qcc.ops.rounding import follows_tflite
 from qcc.ops.same_scale import SameScale
 
 if TYPE_CHECKING:
@@ -23,6 +25,14 @@ def taps_inside(node: Node, shape: tuple[int, ...]) -> NDArray[np.int64]:
     """[OH, OW]: how many taps of each window lie inside an input of ``shape`` [N, H, W, C]."""
     view = windows(np.ones((1, *shape[1:3], 1), np.int64), pair(node.attrs["kernel"]), node, 0)
     return np.asarray(view.sum(axis=(3, 4))[0, :, :, 0])
+
+
+def tap_counts(node: Node, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """Divisors of an avg_pool node over an input of ``shape``: [OH * OW], or [1] where all windows count alike."""
+    counts = taps_inside(node, shape).reshape(-1)
+    if node.attrs["count_include_pad"]:
+        return np.full(1, np.prod(node.attrs["kernel"]), np.int64)
+    return counts[:1] if (counts == counts[0]).all() else counts
 
 
 def infer_pool(op: Op, node: Node, types: Types) -> TensorType:
@@ -79,25 +89,27 @@ class AvgPool(Op):
     lie in the padding entirely. Integer form:
     ``acc = sum of (x - z_x)`` over the taps inside, requantized (``ops.requant``) by constant multiplier int32 [1], or
     [OH * OW] where the counts differ.
+
+    With ``rounding="tflite"`` input and output share their parameters and there is no multiplier: the mean of
+    ``x + offset`` (0, or 128 for what the file has as uint8) is ``numerics_tflite.divide_away``, less the offset, and
+    ``clamp``.
     """
 
     name = "avg_pool"
     optional = ("multiplier",)
     attributes = ("kernel", "stride", "pad", "count_include_pad")
     integer_attributes = (*REQUANT_ATTRIBUTES, "clamp")
+    tflite_attributes = ("offset", "clamp")
 
     def infer(self, node: Node, types: Types) -> TensorType:
         """[N, OH, OW, C] of x's dtype."""
         out = infer_pool(self, node, types)
-        check_requant(self, node, types, out.dtype, (1, out.shape[1] * out.shape[2]))
+        if follows_tflite(node):
+            self.require(not node.attrs["count_include_pad"], node, "TFLite's rounding does not count padding")
+            check_clamp(self, node, out.dtype)
+        else:
+            check_requant(self, node, types, out.dtype, (1, out.shape[1] * out.shape[2]))
         return out
-
-    def _counts(self, node: Node, shape: tuple[int, ...]) -> NDArray[np.int64]:
-        """[OH * OW], or [1] where all windows count alike."""
-        counts = taps_inside(node, shape).reshape(-1)
-        if node.attrs["count_include_pad"]:
-            return np.full(1, np.prod(node.attrs["kernel"]), np.int64)
-        return counts[:1] if (counts == counts[0]).all() else counts
 
     def _sums(self, node: Node, x: NDArray[Any]) -> NDArray[Any]:
         view = windows(x, pair(node.attrs["kernel"]), node, 0)
@@ -110,22 +122,28 @@ class AvgPool(Op):
     def real(self, node: Node, x: Arrays) -> NDArray[Any]:
         """As in the class docstring."""
         sums = self._sums(node, x["x"])
-        return np.asarray(sums / self._each(self._counts(node, x["x"].shape), sums.shape)).astype(np.float32)
+        return np.asarray(sums / self._each(tap_counts(node, x["x"].shape), sums.shape)).astype(np.float32)
 
     def integer(self, node: Node, x: Arrays, types: Types, out: TensorType) -> NDArray[Any]:
         """As in the class docstring."""
+        if follows_tflite(node):
+            offset = node.attrs["offset"]
+            sums = self._sums(node, x["x"].astype(np.int64) + offset)
+            # Padding adds nothing to a sum, so the offset counts for the taps inside only.
+            mean = numerics_tflite.divide_away(sums, self._each(tap_counts(node, x["x"].shape), out.shape))
+            return numerics.clamp(mean - offset, *node.attrs["clamp"])
         acc = self._sums(node, x["x"].astype(np.int64) - types["x"].zero_point)
-        return finish(node, acc, self._each(x["multiplier"], out.shape))
+        return finish(node, {"multiplier": self._each(x["multiplier"], out.shape)}, acc)
 
     def quantize(self, node: Node, convert: Converter) -> None:
         """Multipliers ``s_x / (s_y * count)``."""
         value = node.inputs["x"]
-        counts = self._counts(node, convert.source.types[value].shape)
+        counts = tap_counts(node, convert.source.types[value].shape)
         real = convert.qparams(value).step / convert.qparams(node.output).step / counts
         emit_requantized(node, convert, {"x": convert.value(value)}, real, dict(node.attrs))
 
     def kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
         """See ``lower.pools``."""
-        from qcc.lower.pools import avg_pool_calls
+        from qcc.lower import pools, tflite
 
-        return avg_pool_calls(node, ctx)
+        return tflite.avg_pool_calls(node, ctx) if follows_tflite(node) else pools.avg_pool_calls(node, ctx)

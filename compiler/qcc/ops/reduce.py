@@ -10,13 +10,19 @@ from numpy.typing import NDArray
 from qcc import numerics
 from qcc.ir.graph import Arrays, Node, TensorType, Types
 from qcc.ops.base import Op
-from qcc.ops.requant import REQUANT_ATTRIBUTES, check_requant, emit_requantized, finish
+from qcc.ops.requant import (
+    REQUANT_ATTRIBUTES,
+    REQUANT_INPUTS,
+    TFLITE_REQUANT_ATTRIBUTES,
+    check_requant,
+    emit_requantized,
+    finish,
+)
 from qcc.ops.same_scale import SameScale
 
 if TYPE_CHECKING:
     from qcc.lower.kernel import Call, LowerContext
     from qcc.quantize.convert import Converter
-
 MAX_COUNT = numerics.INT32_MAX // 255
 """Most centred int8 values whose sum cannot leave int32."""
 
@@ -45,9 +51,10 @@ class ReduceSum(Op):
     """
 
     name = "reduce_sum"
-    optional = ("multiplier",)
+    optional = REQUANT_INPUTS
     attributes = ("axes", "keepdims")
     integer_attributes = (*REQUANT_ATTRIBUTES, "clamp")
+    tflite_attributes = (*TFLITE_REQUANT_ATTRIBUTES, "clamp")
 
     def infer(self, node: Node, types: Types) -> TensorType:
         """x's shape without ``axes``."""
@@ -70,7 +77,7 @@ class ReduceSum(Op):
         """As in the class docstring."""
         total = x["x"].sum(axis=tuple(node.attrs["axes"]), keepdims=node.attrs["keepdims"], dtype=np.int64)
         acc = np.asarray(total - reduced_count(node, x["x"].shape) * types["x"].zero_point)
-        return finish(node, acc, x["multiplier"]).reshape(out.shape)
+        return finish(node, x, acc).reshape(out.shape)
 
     def quantize(self, node: Node, convert: Converter) -> None:
         """Multiplier ``s_x / s_y`` over the divisor."""

@@ -1,7 +1,7 @@
 """Ops that end in one requantization: matmul, mul, prelu, avg_pool, reduce_mean, reduce_sum.
 
 Integer form: constant input ``multiplier`` int32, attributes ``shift``, ``zero_point``, ``clamp`` (ints):
-``y = clamp(requantize(acc, multiplier, shift) + zero_point)``.
+``y = clamp(requantize(acc, multiplier, shift) + zero_point)``; with ``rounding="tflite"`` as ``ops.rounding`` says.
 """
 
 from __future__ import annotations
@@ -13,14 +13,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qcc import numerics
-from qcc.ir.graph import Attr, Node, Types
+from qcc.ir.graph import Arrays, Attr, Node, Types
 from qcc.ops.base import Op
 from qcc.ops.epilogue import check_clamp, integer_clamp
+from qcc.ops.rounding import check_shift, rescale
 
 if TYPE_CHECKING:
     from qcc.quantize.convert import Converter
 
+REQUANT_INPUTS = ("multiplier", "shift")
 REQUANT_ATTRIBUTES = ("shift", "zero_point")
+TFLITE_REQUANT_ATTRIBUTES = ("zero_point",)
 
 
 def check_requant(op: Op, node: Node, types: Types, dtype: str, sizes: Collection[int] = (1,)) -> None:
@@ -35,14 +38,12 @@ def check_requant(op: Op, node: Node, types: Types, dtype: str, sizes: Collectio
         expected = " or ".join(f"[{size}]" for size in sorted(set(sizes)))
         op.require(m.dtype == "int32" and len(m.shape) == 1 and m.size in sizes, node,
                    f"multiplier must be int32{expected}, got {m.dtype}{list(m.shape)}")
+    check_shift(op, node, types)
 
 
-def finish(node: Node, acc: NDArray[np.int64], multiplier: ArrayLike) -> NDArray[np.int8]:
-    """The formula of the module's docstring; raises OverflowError if an accumulator leaves int32 (a bug upstream)."""
-    if acc.size and (acc.max() > numerics.INT32_MAX or acc.min() < -numerics.INT32_MAX - 1):
-        raise OverflowError(f"{node.output}: an accumulator does not fit int32")
-    v = numerics.requantize(acc, multiplier, node.attrs["shift"])
-    return numerics.clamp(v + node.attrs["zero_point"], *node.attrs["clamp"])
+def finish(node: Node, x: Arrays, acc: NDArray[np.int64]) -> NDArray[np.int8]:
+    """The formula of the module's docstring; ``x`` holds its constants. Raises as ``rescale`` does."""
+    return numerics.clamp(rescale(node, x, acc) + node.attrs["zero_point"], *node.attrs["clamp"])
 
 
 def emit_requantized(

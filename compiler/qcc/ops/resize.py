@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcc import numerics
+from qcc import numerics, numerics_tflite
 from qcc.ir.graph import Arrays, Attr, Node, TensorType, Types
+from qcc.ops.rounding import follows_tflite
 from qcc.ops.same_scale import SameScale
 
 if TYPE_CHECKING:
@@ -19,11 +20,13 @@ class ResizeBilinear(SameScale):
     """``y[i, j]`` mixes rows lo[i], hi[i] and columns lo[j], hi[j] of x [N,H,W,C].
 
     ``rows`` and ``cols`` are (lo, hi, weight): tuples as long as the output, weight / 2^11 being the share of hi. In
-    integers the four products (shares of 2^22 in all) are summed and rounded once: ``numerics.bilinear``.
+    integers the four products (shares of 2^22 in all) are summed and rounded once: ``numerics.bilinear``. With
+    ``rounding="tflite"`` it is rounded half away from zero.
     """
 
     name = "resize_bilinear"
     attributes = ("rows", "cols")
+    tflite_attributes = ()
 
     def infer(self, node: Node, types: Types) -> TensorType:
         """[N, len(rows), len(cols), C] of x's dtype."""
@@ -50,7 +53,9 @@ class ResizeBilinear(SameScale):
         return mix(mix(x["x"], 1, node.attrs["rows"]), 2, node.attrs["cols"])
 
     def integer(self, node: Node, x: Arrays, types: Types, out: TensorType) -> NDArray[Any]:
-        """``numerics.bilinear``."""
+        """``numerics.bilinear``, or TFLite's."""
+        if follows_tflite(node):
+            return numerics_tflite.bilinear(x["x"], node.attrs["rows"], node.attrs["cols"])
         return numerics.bilinear(x["x"], node.attrs["rows"], node.attrs["cols"])
 
     def kernels(self, node: Node, ctx: LowerContext) -> list[Call]:

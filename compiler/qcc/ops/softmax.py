@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcc import numerics
+from qcc import numerics, numerics_tflite
 from qcc.ir.graph import Arrays, Node, TensorType, Types
 from qcc.ops.base import Op
+from qcc.ops.rounding import follows_tflite
 
 if TYPE_CHECKING:
     from qcc.lower.kernel import Call, LowerContext
@@ -19,11 +20,13 @@ if TYPE_CHECKING:
 class Softmax(Op):
     """``y = exp(x - max x) / sum exp(x - max x)`` over the last axis.
 
-    Integer form: constant table int32 [256] (``numerics.softmax_table``), output in ``numerics.SOFTMAX_QPARAMS``.
+    Integer form: constant table int32 [256] (``numerics.softmax_table``), output in ``numerics.SOFTMAX_QPARAMS``. With
+    ``rounding="tflite"`` the table is ``numerics_tflite.softmax_table``.
     """
 
     name = "softmax"
     optional = ("table",)
+    tflite_attributes = ()
     scale_rule = "fixed"
 
     def infer(self, node: Node, types: Types) -> TensorType:
@@ -36,6 +39,9 @@ class Softmax(Op):
             table = types["table"]
             self.require((table.dtype, table.shape) == ("int32", (256,)), node,
                          f"table must be int32[256], got {table.dtype}{list(table.shape)}")
+            self.require(not follows_tflite(node) or x.shape[-1] <= numerics_tflite.SOFTMAX_LONGEST, node,
+                         f"sums of {x.shape[-1]} exponentials may leave 32 bits "
+                         f"(at most {numerics_tflite.SOFTMAX_LONGEST})")
         return TensorType(x.shape, x.dtype)
 
     def real(self, node: Node, x: Arrays) -> NDArray[Any]:
@@ -44,7 +50,9 @@ class Softmax(Op):
         return np.asarray(e / e.sum(axis=-1, keepdims=True)).astype(np.float32)
 
     def integer(self, node: Node, x: Arrays, types: Types, out: TensorType) -> NDArray[Any]:
-        """``numerics.softmax``."""
+        """``numerics.softmax``, or TFLite's."""
+        if follows_tflite(node):
+            return numerics_tflite.softmax(x["x"], x["table"])
         return numerics.softmax(x["x"], x["table"])
 
     def quantize(self, node: Node, convert: Converter) -> None:

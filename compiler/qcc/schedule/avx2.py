@@ -105,7 +105,8 @@ def conv_depthwise(sch: Any, kernel: Kernel, decide: Decide) -> None:
     sch.unroll(init_pixel)
     sch.unroll(init_line)
     stride, dilation, storage = kernel.param("stride"), kernel.param("dilation"), kernel.view("x").dtype
-    sch.tensorize(line, avx2_intrin.depthwise(storage, lines, pixels, stride, dilation, taps_x, groups))
+    shape = (lines, pixels, stride, dilation, taps_x, kernel.param("parts"), groups)
+    sch.tensorize(line, avx2_intrin.depthwise(storage, *shape))
     sch.tensorize(ni, _epilogue(kernel))
     sch.unroll(xi)
     sch.unroll(yi)
@@ -113,8 +114,9 @@ def conv_depthwise(sch: Any, kernel: Kernel, decide: Decide) -> None:
 
 def _epilogue(kernel: Kernel) -> str:
     residual = any(o.key == "residual" for o in kernel.operands)
-    shift, channels, clamped, fraction = (kernel.param(k) for k in ("shift", "channels", "clamped", "fraction"))
-    return avx2_intrin.requantize(kernel.view("y").dtype, shift, channels, clamped, residual, fraction)
+    keys = ("shift", "raised", "channels", "clamped")
+    fixed = [kernel.param(key) for key in keys]
+    return avx2_intrin.requantize(kernel.view("y").dtype, *fixed, residual, kernel.param("fraction"))
 
 
 SCHEDULES: dict[str, Callable[[Any, Kernel, Decide], None]] = {

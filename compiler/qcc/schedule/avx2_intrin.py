@@ -12,7 +12,16 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from qcc.lower import expressions
-from qcc.schedule.intrinsic import Parameter, describe, describe_block, implement, register_once, store_channels
+from qcc.schedule.intrinsic import (
+    Parameter,
+    describe,
+    describe_block,
+    divide_by_power,
+    implement,
+    modular_sum,
+    register_once,
+    store_channels,
+)
 
 LANES = 8
 PAIR = 2
@@ -54,7 +63,7 @@ def dot(storage: str) -> tuple[Any, Any]:
 
 @register_once
 def depthwise(
-    storage: str, rows: int, pixels: int, stride: int, dilation: int, taps_x: int, groups: int
+    storage: str, rows: int, pixels: int, stride: int, dilation: int, taps_x: int, parts: int, groups: int
 ) -> tuple[Any, Any]:
     """A tile of a depthwise convolution: ``rows`` x ``pixels`` neighbouring outputs of 8 channels, all taps added.
 
@@ -63,7 +72,7 @@ def depthwise(
     same pixels, weights moved up by one row. So two rows of outputs want stride and dilation of rows 1 and no weight in
     the last row.
     """
-    columns = (pixels - 1) * stride + (taps_x - 1) * dilation + 1
+    columns = (pixels - 1) * stride + (taps_x // parts - 1) * dilation + 1
     x: Parameter = ("x", (rows, PAIR * groups, columns, LANES), storage)
     w: Parameter = ("w", (taps_x, groups, LANES, PAIR), "int8")
     c: Parameter = ("c", (rows, pixels, LANES), "int32")
@@ -75,7 +84,7 @@ def depthwise(
         with T.grid(*extents) as loops, T.sblock("update"):
             axes = T.axis.remap("".join("SSSRRR"[i] for i in kept), [loops[i] for i in kept])
             y, p, n, kx, g, k = (axes[kept.index(i)] if i in kept else 0 for i in range(6))
-            left = T.Cast("int32", source[y, g * PAIR + k, p * stride + kx * dilation, n])
+            left = T.Cast("int32", source[y, g * PAIR + k, p * stride + kx // parts * dilation, n])
             product = left * T.Cast("int32", weights[kx, g, n, k])
             T.buffer_store(sums, sums[y, p, n] + product, [y, p, n])
 
@@ -102,7 +111,7 @@ def depthwise(
                 total = sums[y, p, channels]
                 for kx in range(taps_x):
                     for g in range(groups):
-                        total = total + _maddwd(column(g, p * stride + kx * dilation), taps(y, kx, g))
+                        total = total + _maddwd(column(g, p * stride + kx // parts * dilation), taps(y, kx, g))
                 T.buffer_store(sums, total, [T.int32(y), T.int32(p), channels])
 
     return describe_block([x, w], c, meaning, update=True), implement([x, w], c, body, update=True, rows="x")
@@ -110,14 +119,17 @@ def depthwise(
 
 @register_once
 def requantize(
-    storage: str, shift: int, channels: int, clamped: bool, residual: bool, fraction: int
+    storage: str, shift: int | None, raised: bool, channels: int, clamped: bool, residual: bool, fraction: int
 ) -> tuple[Any, Any]:
     """The epilogue of 8 channels; lanes beyond ``channels`` (a last, partial block) are not stored.
 
     Even and odd lanes are multiplied apart (``vpmuldq``). AVX2 shifts 64-bit lanes as unsigned only. Up to a shift of
-    32 the low words are the same; beyond, the high words are shifted on as int32.
+    32 the low words are the same; beyond, the high words are shifted on as int32. Without ``shift`` each channel has
+    its own and rounds as TFLite does.
     """
     inputs: list[Parameter] = [("c", (LANES,), "int32"), ("bias", (LANES,), "int32"), ("mult", (LANES,), "int32")]
+    if shift is None:
+        inputs.append(("shift", (LANES,), "int32"))
     if residual:
         inputs.append(("r", (LANES,), storage))
     inputs.append(("q", (5,), "int32"))
@@ -125,7 +137,8 @@ def requantize(
 
     def value(v: Any, c: Any, bias: Any, mult: Any, *rest: Any) -> Any:
         r = rest[0][v] if residual else None
-        return expressions.epilogue(c[v] + bias[v], mult[v], rest[-1], shift, r, fraction, storage, clamped)
+        by = rest[0][v] if shift is None else shift
+        return expressions.epilogue(c[v] + bias[v], mult[v], rest[-1], by, r, fraction, storage, clamped)
 
     def body(c: Any, bias: Any, mult: Any, *rest: Any) -> None:
         q, out = rest[-2], rest[-1]
@@ -134,7 +147,11 @@ def requantize(
             addend = (q[0] << T.int32(fraction)) - q[3] * q[4]
             if fraction:
                 addend = addend + T.int32(1 << (fraction - 1))
-        v = _multiply(_lanes(c) + _lanes(bias), _lanes(mult), shift, addend)
+        if shift is None:
+            acc = modular_sum(_lanes(c), _lanes(bias), LANES)
+            v = _rounded_twice(acc, _lanes(mult), _lanes(rest[0]), raised) + _all(addend)
+        else:
+            v = _multiply(_lanes(c) + _lanes(bias), _lanes(mult), shift, addend)
         if residual:
             r = T.Cast("int32x8", _lanes(rest[0]))
             v = T.shift_right(v + r * _all(q[4]), _all(T.int32(fraction)))
@@ -158,6 +175,14 @@ def _even(v: Any) -> Any:
     """The even lanes of an int32x8 as int64x4: written so that their product becomes ``vpmuldq``."""
     s32 = T.broadcast(T.int64(32), 4)
     return T.shift_right(T.shift_left(T.reinterpret(v, dtype="int64x4"), s32), s32)
+
+
+def _rounded_twice(acc: Any, mult: Any, shift: Any, raised: bool) -> Any:
+    """``expressions.multiply`` of 8 lanes; without ``raised`` no shift is negative."""
+    if raised:
+        zero = _all(T.int32(0))
+        acc, shift = T.shift_left(acc, T.max(zero - shift, zero)), T.max(shift, zero)
+    return divide_by_power(_multiply(acc, mult, 31, T.int32(0)), shift, LANES)
 
 
 def _multiply(acc: Any, mult: Any, shift: int, addend: Any) -> Any:

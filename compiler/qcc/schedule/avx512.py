@@ -11,7 +11,16 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from qcc.lower import expressions
-from qcc.schedule.intrinsic import Parameter, describe, describe_block, implement, register_once, store_channels
+from qcc.schedule.intrinsic import (
+    Parameter,
+    describe,
+    describe_block,
+    divide_by_power,
+    implement,
+    modular_sum,
+    register_once,
+    store_channels,
+)
 
 LANES = 16
 
@@ -60,7 +69,9 @@ def dot() -> tuple[Any, Any]:
 
 
 @register_once
-def depthwise(rows: int, pixels: int, stride: int, dilation: int, taps_x: int, groups: int) -> tuple[Any, Any]:
+def depthwise(
+    rows: int, pixels: int, stride: int, dilation: int, taps_x: int, parts: int, groups: int
+) -> tuple[Any, Any]:
     """A tile of a depthwise convolution: ``rows`` x ``pixels`` neighbouring outputs of 16 channels, all taps added.
 
     The bytes of four rows of a column are interleaved once (16 groups of four) and serve every output that the column
@@ -68,7 +79,7 @@ def depthwise(rows: int, pixels: int, stride: int, dilation: int, taps_x: int, g
     rows one further down: same bytes, weights moved up by one byte. So two rows go with kernels of height 3 at most,
     stride and dilation of rows 1.
     """
-    columns = (pixels - 1) * stride + (taps_x - 1) * dilation + 1
+    columns = (pixels - 1) * stride + (taps_x // parts - 1) * dilation + 1
     x: Parameter = ("x", (rows, 4 * groups, columns, LANES), "uint8")
     w: Parameter = ("w", (taps_x, groups, LANES, 4), "int8")
     c: Parameter = ("c", (rows, pixels, LANES), "int32")
@@ -80,7 +91,7 @@ def depthwise(rows: int, pixels: int, stride: int, dilation: int, taps_x: int, g
         with T.grid(*extents) as loops, T.sblock("update"):
             axes = T.axis.remap("".join("SSSRRR"[i] for i in kept), [loops[i] for i in kept])
             y, p, n, kx, g, k = (axes[kept.index(i)] if i in kept else 0 for i in range(6))
-            left = T.Cast("int32", source[y, g * 4 + k, p * stride + kx * dilation, n])
+            left = T.Cast("int32", source[y, g * 4 + k, p * stride + kx // parts * dilation, n])
             product = left * T.Cast("int32", weights[kx, g, n, k])
             T.buffer_store(sums, sums[y, p, n] + product, [y, p, n])
 
@@ -103,7 +114,7 @@ def depthwise(rows: int, pixels: int, stride: int, dilation: int, taps_x: int, g
                 total = sums[y, p, T.ramp(T.int32(0), 1, LANES)]
                 for kx in range(taps_x):
                     for g in range(groups):
-                        total = _dpbusd(total, column(g, p * stride + kx * dilation), taps(y, kx, g))
+                        total = _dpbusd(total, column(g, p * stride + kx // parts * dilation), taps(y, kx, g))
                 T.buffer_store(sums, total, [T.int32(y), T.int32(p), T.ramp(T.int32(0), 1, LANES)])
 
     return describe_block([x, w], c, meaning, update=True), implement([x, w], c, body, update=True, rows="x")
@@ -111,16 +122,18 @@ def depthwise(rows: int, pixels: int, stride: int, dilation: int, taps_x: int, g
 
 @register_once
 def requantize(
-    vectors: int, shift: int, channels: int, clamped: bool, residual: bool, fraction: int
+    vectors: int, shift: int | None, raised: bool, channels: int, clamped: bool, residual: bool, fraction: int
 ) -> tuple[Any, Any]:
     """The epilogue of one or two vectors of 16 channels; lanes beyond ``channels`` (a last block) are not stored.
 
     Even and odd lanes are multiplied apart (``vpmuldq``). Rounding, zero points and the zero point of the residual are
     one 64-bit addend. Two vectors are packed with saturation (``vpackssdw``, ``vpackuswb``), which is cheaper than
-    narrowing each.
+    narrowing each. Without ``shift`` each channel has its own and rounds as TFLite does.
     """
     lanes = LANES * vectors
     inputs: list[Parameter] = [("c", (lanes,), "int32"), ("bias", (lanes,), "int32"), ("mult", (lanes,), "int32")]
+    if shift is None:
+        inputs.append(("shift", (lanes,), "int32"))
     if residual:
         inputs.append(("r", (lanes,), "uint8"))
     inputs.append(("q", (5,), "int32"))
@@ -128,7 +141,8 @@ def requantize(
 
     def value(v: Any, c: Any, bias: Any, mult: Any, *rest: Any) -> Any:
         r = rest[0][v] if residual else None
-        return expressions.epilogue(c[v] + bias[v], mult[v], rest[-1], shift, r, fraction, "uint8", clamped)
+        by = rest[0][v] if shift is None else shift
+        return expressions.epilogue(c[v] + bias[v], mult[v], rest[-1], by, r, fraction, "uint8", clamped)
 
     def body(c: Any, bias: Any, mult: Any, *rest: Any) -> None:
         q, out = rest[-2], rest[-1]
@@ -137,9 +151,14 @@ def requantize(
             addend = (q[0] << T.int32(fraction)) - q[3] * q[4]
             if fraction:
                 addend = addend + T.int32(1 << (fraction - 1))
-        wide = T.broadcast((T.Cast("int64", addend) << T.int64(shift)) + T.int64(1 << (shift - 1)), 8)
+        if shift is not None:
+            wide = T.broadcast((T.Cast("int64", addend) << T.int64(shift)) + T.int64(1 << (shift - 1)), 8)
 
         def scaled(at: int) -> Any:
+            if shift is None:
+                acc = modular_sum(_lanes(c, at), _lanes(bias, at), LANES)
+                v = _rounded_twice(acc, _lanes(mult, at), _lanes(rest[0], at), raised)
+                return v + T.broadcast(q[0], LANES)
             v = _high_product(_lanes(c, at) + _lanes(bias, at), _lanes(mult, at), wide, shift)
             if residual:
                 r = T.Cast("int32x16", _lanes(rest[0], at)) * T.broadcast(q[4], LANES)
@@ -163,6 +182,15 @@ def requantize(
             T.evaluate(T.call_llvm_intrin("void", "llvm.masked.store", v, out.access_ptr("w"), inside))
 
     return describe(inputs, output, value), implement(inputs, output, body)
+
+
+def _rounded_twice(acc: Any, multiplier: Any, shift: Any, raised: bool) -> Any:
+    """``expressions.multiply`` of 16 lanes; without ``raised`` no shift is negative."""
+    if raised:
+        zero = T.broadcast(T.int32(0), LANES)
+        acc, shift = T.shift_left(acc, T.max(zero - shift, zero)), T.max(shift, zero)
+    v = _high_product(acc, multiplier, T.broadcast(T.int64(1 << 30), 8), 31)
+    return divide_by_power(v, shift, LANES)
 
 
 def _high_product(acc: Any, multiplier: Any, addend: Any, shift: int) -> Any:

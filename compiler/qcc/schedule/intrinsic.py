@@ -91,6 +91,21 @@ def implement(
     return builder.get()
 
 
+def modular_sum(a: Any, b: Any, lanes: int) -> Any:
+    """int32 vectors added modulo 2^32, which TFLite's accumulators may need; signed additions must not overflow."""
+    unsigned, signed = f"uint32x{lanes}", f"int32x{lanes}"
+    return T.reinterpret(T.reinterpret(a, dtype=unsigned) + T.reinterpret(b, dtype=unsigned), dtype=signed)
+
+
+def divide_by_power(v: Any, exponent: Any, lanes: int) -> Any:
+    """``expressions.divide_by_power`` of int32 vectors."""
+    one, last = T.broadcast(T.int32(1), lanes), T.broadcast(T.int32(31), lanes)
+    mask = T.shift_left(one, exponent) - one
+    threshold = T.shift_right(mask, one) - T.shift_right(v, last)
+    above = T.Cast(f"int32x{lanes}", T.bitwise_and(v, mask) > threshold)
+    return T.shift_right(v, exponent) + above
+
+
 def store_channels(out: Any, v: Any, begin: Any, channels: int) -> None:
     """Store those lanes of ``v`` that are channels, the first being ``begin``: all, or in pieces."""
     lanes = int(out.shape[0])

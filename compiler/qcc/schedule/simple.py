@@ -17,6 +17,9 @@ from qcc.schedule.tiles import divisors
 UNITS = 16
 """Iterations of the parallel loop that are enough."""
 
+SHORT = 16
+"""Shorter loops are unrolled."""
+
 INTERLEAVED = 4
 """Axes of an input that LLVM may interleave."""
 
@@ -62,12 +65,17 @@ def elementwise(sch: Any, kernel: Kernel, decide: Decide) -> None:
 
     Where the axis that lies side by side in the input is an outer one, LLVM would unroll all axes inside it and
     interleave them: good for three channels, but dozens take it seconds and thousands of shuffles.
+
+    Loops shorter than a vector it gives a masked tail, and LLVM 22 makes a masked, truncating store of one lane a store
+    of 4 bytes: over the next row, which has not been read yet where the kernel works in place. They are unrolled.
     """
     shape, strides = kernel.view("y").shape, kernel.operands[0].view.strides
     side_by_side = [i for i, stride in enumerate(strides) if stride == 1 and i < len(shape) - 1]
     inner = spread(sch)
     if side_by_side and math.prod(shape[side_by_side[-1] + 1 :]) > INTERLEAVED:
         sch.vectorize(sch.split(inner, [None, divisors(int(sch.get(inner).extent), 16)[-1]])[1])
+    elif int(sch.get(inner).extent) < SHORT:
+        sch.unroll(inner)
 
 
 def reduction(sch: Any, kernel: Kernel, decide: Decide) -> None:
@@ -101,6 +109,11 @@ def softmax(sch: Any, kernel: Kernel, decide: Decide) -> None:
     _rows(sch, kernel, ["top", "power", "total", "inverse"])
 
 
+def tflite_softmax(sch: Any, kernel: Kernel, decide: Decide) -> None:
+    """As ``softmax``, with the reciprocal of the sum."""
+    _rows(sch, kernel, ["top", "power", "total", "zeros", "halves", "guess0", "guess1", "guess2", "guess3"])
+
+
 def _rows(sch: Any, kernel: Kernel, stages: Sequence[str]) -> None:
     """Compute ``stages`` for each row of x, which ends in the axis that they reduce."""
     out = sch.get_sblock("out")
@@ -111,7 +124,7 @@ def _rows(sch: Any, kernel: Kernel, stages: Sequence[str]) -> None:
 
 
 SCHEDULES: dict[str, Callable[[Any, Kernel, Decide], None]] = {
-    "argmax": argmax, "avg_pool": reduction, "max_pool": reduction, "reduce_max": reduction,
-    "reduce_sum": reduction, "softmax": softmax,
+    "argmax": argmax, "avg_pool": reduction, "max_pool": reduction, "reduce_max": reduction, "reduce_sum": reduction,
+    "softmax": softmax, "tflite_avg_pool": reduction, "tflite_softmax": tflite_softmax,
 }  # fmt: skip
 """By compute; ``elementwise`` for every other."""

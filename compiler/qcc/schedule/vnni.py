@@ -80,7 +80,7 @@ def conv_depthwise(sch: Any, kernel: Kernel, decide: Decide) -> None:
     sch.unroll(init_pixel)
     sch.unroll(init_line)
     stride, dilation = kernel.param("stride"), kernel.param("dilation")
-    sch.tensorize(line, avx512.depthwise(lines, pixels, stride, dilation, taps_x, groups))
+    sch.tensorize(line, avx512.depthwise(lines, pixels, stride, dilation, taps_x, kernel.param("parts"), groups))
     sch.tensorize(ni, _epilogue(kernel, 1))
     sch.unroll(xi)
     sch.unroll(yi)
@@ -88,8 +88,9 @@ def conv_depthwise(sch: Any, kernel: Kernel, decide: Decide) -> None:
 
 def _epilogue(kernel: Kernel, vectors: int) -> str:
     residual = any(o.key == "residual" for o in kernel.operands)
-    shift, channels, clamped, fraction = (kernel.param(k) for k in ("shift", "channels", "clamped", "fraction"))
-    return avx512.requantize(vectors, shift, channels, clamped, residual, fraction)
+    keys = ("shift", "raised", "channels", "clamped")
+    fixed = [kernel.param(key) for key in keys]
+    return avx512.requantize(vectors, *fixed, residual, kernel.param("fraction"))
 
 
 SCHEDULES: dict[str, Callable[[Any, Kernel, Decide], None]] = {
