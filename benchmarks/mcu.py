@@ -81,8 +81,8 @@ def programs(name: str) -> Iterator[tuple[str, Graph]]:
 
 
 def parameter_bytes(graph: Graph) -> int:
-    """Weights and biases as any format has to store them."""
-    values = {n.inputs[key] for n in graph.nodes for key in ("w", "b") if key in n.inputs}
+    """Weights, biases and scales of channels, as any format has to store them."""
+    values = {n.inputs[key] for n in graph.nodes for key in ("w", "b", "multiplier") if "w" in n.inputs and key in n.inputs}
     return sum(graph.constants[v].nbytes for v in values)
 
 

@@ -80,6 +80,24 @@ static inline int32_t qcc_requantize_high(int32_t acc, int32_t multiplier)
 #endif
 }
 
+/* TensorFlow Lite's rounding: the high word of 2 * v * multiplier half up, then by `shift` to the right (to the left
+ * before, if it is negative) with halves away from zero. */
+static inline int32_t qcc_tflite_multiply(int32_t v, int32_t multiplier, int32_t shift)
+{
+    const int32_t left = (shift < 0) ? -shift : 0, right = (shift < 0) ? 0 : shift;
+    const int32_t high = qcc_requantize((int32_t)((uint32_t)v << left), multiplier, 31);
+    const int32_t mask = (int32_t)(((uint32_t)1 << right) - 1U);
+    return (high >> right) + (((high & mask) > ((mask >> 1) + ((high < 0) ? 1 : 0))) ? 1 : 0);
+}
+
+/* The same for |v| below 2^30 and shifts from 0 to 30. */
+static inline int32_t qcc_tflite_multiply_high(int32_t v, int32_t multiplier, int32_t shift)
+{
+    const int32_t high = qcc_requantize_high(2 * v, multiplier);
+    const int32_t half = (int32_t)(((uint32_t)1 << shift) >> 1);
+    return (high + half + ((shift != 0) ? (high >> 31) : 0)) >> shift;
+}
+
 static inline int8_t qcc_clamp(int32_t v, int32_t low, int32_t high)
 {
     return (int8_t)qcc_min(qcc_max(v, low), high);
@@ -332,7 +350,12 @@ static inline int32_t qcc_row(const int8_t *x, int64_t taps, int32_t sum)
 #endif
 }
 
-/* ---- Vectors of 16 bytes ---- */
+/* ---- Vectors of 16 bytes. `shift` is 31 or 32, or 0 for TensorFlow Lite's rounding by `shifts` (0 to 31). ---- */
+
+static inline int32_t qcc_requantize_one(int32_t acc, int32_t multiplier, int32_t by, int32_t shift)
+{
+    return (shift == 0) ? qcc_tflite_multiply(acc, multiplier, by) : qcc_requantize(acc, multiplier, shift);
+}
 
 /* sums[c] += products of one pixel's bytes with the weights of four channels, 16 bytes of each after the other. */
 static inline void qcc_dot_wide(const int8_t *x, const int8_t *w, int32_t vectors, int32_t *sums)
@@ -368,10 +391,14 @@ static inline void qcc_dot_wide(const int8_t *x, const int8_t *w, int32_t vector
 }
 
 #if QCC_MVE
-/* acc * multiplier / 2^shift for shift 31 or 32. */
-static inline int32x4_t qcc_requantize_wide(int32x4_t acc, int32x4_t multiplier, int32_t shift)
+static inline int32x4_t qcc_requantize_wide(int32x4_t acc, const int32_t *multiplier, const int8_t *shifts, int32_t shift)
 {
-    return (shift == 32) ? vrmulhq_s32(acc, multiplier) : vqrdmulhq_s32(acc, multiplier);
+    const int32x4_t m = vldrwq_s32(multiplier);
+    if (shift != 0) {
+        return (shift == 32) ? vrmulhq_s32(acc, m) : vqrdmulhq_s32(acc, m);
+    }
+    const int32x4_t high = vqrdmulhq_s32(acc, m), by = vnegq_s32(vldrbq_s32(shifts));
+    return vrshlq_s32(vqaddq_s32(high, vshrq_n_s32(vandq_s32(high, by), 31)), by);
 }
 
 static inline int32x4_t qcc_gathered(const int32_t *sums)
@@ -384,36 +411,37 @@ static inline int32x4_t qcc_gathered(const int32_t *sums)
 }
 #endif
 
-/* What follows four channels' sums; shift is 31 or 32. */
-static inline void qcc_finish_wide(const int32_t *sums, const int32_t *multiplier, int32_t shift, int32_t zero,
-                                   int32_t low, int32_t high, int8_t *y)
+/* What follows four channels' sums. */
+static inline void qcc_finish_wide(const int32_t *sums, const int32_t *multiplier, const int8_t *shifts, int32_t shift,
+                                   int32_t zero, int32_t low, int32_t high, int8_t *y)
 {
 #if QCC_MVE
-    int32x4_t v = vaddq_n_s32(qcc_requantize_wide(qcc_gathered(sums), vldrwq_s32(multiplier), shift), zero);
+    int32x4_t v = vaddq_n_s32(qcc_requantize_wide(qcc_gathered(sums), multiplier, shifts, shift), zero);
     v = vminq_s32(vmaxq_s32(v, vdupq_n_s32(low)), vdupq_n_s32(high));
     vstrbq_s32(y, v);
 #else
     for (int32_t c = 0; c < 4; ++c) {
-        y[c] = qcc_clamp(qcc_requantize(sums[c], multiplier[c], shift) + zero, low, high);
+        y[c] = qcc_clamp(qcc_requantize_one(sums[c], multiplier[c], shifts[c], shift) + zero, low, high);
     }
 #endif
 }
 
 /* The same with a residual that is added in `fraction` bits; y may be where the residual is. */
-static inline void qcc_finish_wide_residual(const int32_t *sums, const int32_t *multiplier, int32_t shift, int32_t zero,
-                                            int32_t low, int32_t high, const int8_t *residual, int32_t residual_zero,
-                                            int32_t residual_multiplier, int32_t fraction, int8_t *y)
+static inline void qcc_finish_wide_residual(const int32_t *sums, const int32_t *multiplier, const int8_t *shifts,
+                                            int32_t shift, int32_t zero, int32_t low, int32_t high,
+                                            const int8_t *residual, int32_t residual_zero, int32_t residual_multiplier,
+                                            int32_t fraction, int8_t *y)
 {
 #if QCC_MVE
     const int32x4_t r = vmulq_n_s32(vsubq_n_s32(vldrbq_s32(residual), residual_zero), residual_multiplier);
-    int32x4_t v = vaddq_s32(qcc_requantize_wide(qcc_gathered(sums), vldrwq_s32(multiplier), shift), r);
+    int32x4_t v = vaddq_s32(qcc_requantize_wide(qcc_gathered(sums), multiplier, shifts, shift), r);
     v = vaddq_n_s32(vrshlq_s32(v, vdupq_n_s32(-fraction)), zero);
     v = vminq_s32(vmaxq_s32(v, vdupq_n_s32(low)), vdupq_n_s32(high));
     vstrbq_s32(y, v);
 #else
     for (int32_t c = 0; c < 4; ++c) {
         const int32_t r = (residual[c] - residual_zero) * residual_multiplier;
-        const int32_t v = qcc_requantize(sums[c], multiplier[c], shift) + r;
+        const int32_t v = qcc_requantize_one(sums[c], multiplier[c], shifts[c], shift) + r;
         y[c] = qcc_clamp(((v + ((1 << fraction) >> 1)) >> fraction) + zero, low, high);
     }
 #endif
@@ -424,8 +452,8 @@ static inline void qcc_finish_wide_residual(const int32_t *sums, const int32_t *
  * Weights are [channels / 8][taps][8]; bias and multiplier [channels / 8][8], even channels before odd ones. Products of
  * two taps fit 16 bits, as weights are above -128. */
 static inline void qcc_depthwise_wide(const int8_t *x, int32_t row, int32_t column, int32_t taps_y, int32_t taps_x,
-                                      const int8_t *w, const int32_t *bias, const int32_t *multiplier, int32_t shift,
-                                      int32_t zero, int32_t low, int32_t high, int32_t channels, int8_t *y)
+                                      const int8_t *w, const int32_t *bias, const int32_t *multiplier,
+                                      const int8_t *shifts, int32_t shift, int32_t zero, int32_t low, int32_t high, int32_t channels, int8_t *y)
 {
 #if QCC_MVE
     for (int32_t c = 0; c < channels; c += 8) {
@@ -451,8 +479,8 @@ static inline void qcc_depthwise_wide(const int8_t *x, int32_t row, int32_t colu
                 w = &w[8];
             }
         }
-        even = vaddq_n_s32(qcc_requantize_wide(even, vldrwq_s32(multiplier), shift), zero);
-        odd = vaddq_n_s32(qcc_requantize_wide(odd, vldrwq_s32(&multiplier[4]), shift), zero);
+        even = vaddq_n_s32(qcc_requantize_wide(even, multiplier, shifts, shift), zero);
+        odd = vaddq_n_s32(qcc_requantize_wide(odd, &multiplier[4], &shifts[4], shift), zero);
         int16x8_t out = vqmovntq_s32(vqmovnbq_s32(vreinterpretq_s16_s32(even), even), odd);
         out = vminq_s16(vmaxq_s16(out, vdupq_n_s16((int16_t)low)), vdupq_n_s16((int16_t)high));
         if (whole) {
@@ -463,6 +491,7 @@ static inline void qcc_depthwise_wide(const int8_t *x, int32_t row, int32_t colu
         x = &x[8];
         bias = &bias[8];
         multiplier = &multiplier[8];
+        shifts = &shifts[8];
     }
 #else
     for (int32_t c = 0; c < channels; ++c) {
@@ -472,7 +501,7 @@ static inline void qcc_depthwise_wide(const int8_t *x, int32_t row, int32_t colu
         for (int32_t t = 0; t < (taps_y * taps_x); ++t) {
             sum += x[((t / taps_x) * row) + ((t % taps_x) * column) + c] * taps[8 * t];
         }
-        y[c] = qcc_clamp(qcc_requantize(sum, multiplier[lane], shift) + zero, low, high);
+        y[c] = qcc_clamp(qcc_requantize_one(sum, multiplier[lane], shifts[lane], shift) + zero, low, high);
     }
 #endif
 }

@@ -7,18 +7,20 @@ static parameters of the kernel, so that C compilers see constants.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qcc.errors import TargetError
 from qcc.ir.graph import Node
 from qcc.lower.kernel import Call, CallBuilder, LowerContext
 from qcc.lower.views import Placed
-from qcc.numerics import INT32_MAX, storage_bound
+from qcc.numerics import INT8_MIN, INT32_MAX, storage_bound
 
 if TYPE_CHECKING:
-    from qcc.lower.weighted import Epilogue, Window
+    from qcc.lower.weighted import Epilogue, Weights, Window
 
 TILE = 2
 """Output channels, and pixels, of a tile."""
@@ -50,12 +52,13 @@ def pack_vectors(w: NDArray[np.int8], tile: int) -> NDArray[np.int8]:
 
 
 def columns_call(
-    node: Node, ctx: LowerContext, x: Placed, y: Placed, residual: Placed | None, w: NDArray[np.int8], window: Window,
+    node: Node, ctx: LowerContext, x: Placed, y: Placed, residual: Placed | None, w: Weights, window: Window,
     epilogue: Epilogue, begin: int,
 ) -> Call:
     """Convolution of x [B, H, W, C] by w [N, KY, KX, C] into y [B, OH, OW, N], the channels of ``epilogue`` from
     ``begin``.
     """
+    w = _bytes(w, node, ctx)
     n, ky, kx, _ = w.shape
     pixels = int(np.prod(y[0].shape[:3]))
     family = ctx.target.family
@@ -74,20 +77,23 @@ def columns_call(
 
 
 def plane_call(
-    node: Node, ctx: LowerContext, x: Placed, y: Placed, w: NDArray[np.int8], window: Window, epilogue: Epilogue
+    node: Node, ctx: LowerContext, x: Placed, y: Placed, w: Weights, window: Window, epilogue: Epilogue
 ) -> Call:
     """Depthwise convolution of x [B, H, W, C] by w [C, KY, KX, 1] into y [B, OH, OW, C]."""
+    w = _bytes(w, node, ctx)
     n, ky, kx, _ = w.shape
-    vectors = ctx.target.family == "mve" and epilogue.residual is None and epilogue.shift in (31, 32)
-    call = CallBuilder("depthwise_wide" if vectors else "depthwise", node.output, macs=int(np.prod(y[0].shape[:3])) * w.size)
-    call.params = {"taps": (ky, kx), "stride": window.stride, "dilation": window.dilation, "start": window.start,
-                   **_epilogue(node, ctx, epilogue, 0, n)}
+    params = _epilogue(node, ctx, epilogue, 0, n)
+    vectors = ctx.target.family == "mve" and epilogue.residual is None and params["wide"] and w.min() > INT8_MIN
+    call = CallBuilder("depthwise_wide" if vectors else "depthwise", node.output)
+    call.macs = int(np.prod(y[0].shape[:3])) * w.size
+    call.params = {"taps": (ky, kx), "stride": window.stride, "dilation": window.dilation, "start": window.start, **params}
     call.read("x", x)
     if vectors:
         blocks = np.pad(w.reshape(n, ky * kx), ((0, -n % WIDE), (0, 0))).reshape(-1, WIDE, ky * kx)
         call.const("w", np.ascontiguousarray(blocks.transpose(0, 2, 1)).reshape(-1))
-        for key, array in (("bias", epilogue.bias), ("multiplier", epilogue.multiplier)):
-            call.const(key, np.pad(array, (0, -n % WIDE)).reshape(-1, WIDE // 2, 2).transpose(0, 2, 1).reshape(-1))
+        for key, array in _arrays(epilogue, 0, n):
+            padded = np.pad(array, (0, -n % WIDE)).reshape(-1, WIDE // 2, 2)
+            call.const(key, np.ascontiguousarray(padded.transpose(0, 2, 1)).reshape(-1))
         call.params |= {"pixels": 1, "channels": 1}
     else:
         call.const("w", np.append(w.reshape(-1), np.zeros(4, np.int8)))
@@ -99,15 +105,40 @@ def plane_call(
 
 
 def _epilogue(node: Node, ctx: LowerContext, epilogue: Epilogue, begin: int, n: int) -> dict[str, int]:
-    """Static parameters. ``doubled``: shift 31 by way of twice the accumulator, which has room for it."""
+    """Static parameters; ``shift`` is 0 with TFLite's rounding, whose shifts are an operand.
+
+    ``doubled``: twice the accumulator has room, which makes a multiplication with shift 31 one with shift 32. ``wide``:
+    vectors can finish the sums.
+    """
     zero, low, high, residual_zero, residual_multiplier = (int(v) for v in epilogue.q)
     part = slice(begin, begin + n)
     room = int(storage_bound(epilogue.w, epilogue.bias)[part].max(initial=0)) <= INT32_MAX // 2
+    wide = epilogue.shift in (31, 32)
+    if epilogue.shifts is not None:
+        wide = bool((epilogue.shifts >= 0).all())
+        room = room and wide and bool((epilogue.shifts < 31).all())
     return {"zero_in": ctx.type(node.inputs["x"]).zero_point, "zero": zero, "low": low, "high": high,
             "residual_zero": residual_zero, "residual_multiplier": residual_multiplier, "fraction": epilogue.fraction,
-            "shift": epilogue.shift, "doubled": int(epilogue.shift == 31 and room)}
+            "shift": epilogue.shift or 0, "doubled": int(room and epilogue.shift in (None, 31)),
+            "wide": int(wide)}
+
+
+def _arrays(epilogue: Epilogue, begin: int, end: int) -> Iterator[tuple[str, NDArray[np.int32] | NDArray[np.int8]]]:
+    """Constants by channel."""
+    yield "bias", epilogue.bias[begin:end]
+    yield "multiplier", epilogue.multiplier[begin:end]
+    if epilogue.shifts is not None:
+        yield "shift", epilogue.shifts[begin:end].astype(np.int8)
 
 
 def _constants(call: CallBuilder, epilogue: Epilogue, begin: int, n: int, tile: int) -> None:
-    for key, array in (("bias", epilogue.bias), ("multiplier", epilogue.multiplier)):
-        call.const(key, np.pad(array[begin : begin + n], (0, -n % tile)))
+    for key, array in _arrays(epilogue, begin, begin + n):
+        call.const(key, np.pad(array, (0, -n % tile)))
+
+
+def _bytes(w: Weights, node: Node, ctx: LowerContext) -> NDArray[np.int8]:
+    """Weights as they are; raises TargetError where a zero point took them out of int8."""
+    if w.dtype != np.int8:
+        raise TargetError(f"weights with a zero point do not fit the kernels of {ctx.target.name}", where=node.output,
+                          hint="quantize the float model instead")
+    return np.asarray(w, np.int8)

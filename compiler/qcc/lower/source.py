@@ -178,6 +178,8 @@ def _readable(text: str, kernel: Kernel, symbol: str) -> str:
         declared.append(f"{'const ' if plain in read else ''}{c_type} *{plain}")
     body = re.sub(r"\b(\w+?)_ptr\b", r"\1", body)
     body = re.sub(r"\(&\((\w+\[)", r"&(\1", body)
+    names = [d.rsplit("*", 1)[1] for d in declared]
+    body = "".join(f"  (void){n};\n" for n in names if not re.search(rf"\b{n}\b", body)) + body
     return f"static {name}({', '.join(declared)})\n{{\n{_tidy(body)}\n"
 
 

@@ -32,6 +32,11 @@ def softmax(sch: Any, kernel: Kernel, decide: Decide) -> None:
     _rows(sch, kernel, ["top", "power", "total", "inverse"])
 
 
+def tflite_softmax(sch: Any, kernel: Kernel, decide: Decide) -> None:
+    """As ``softmax``, with the reciprocal of the sum."""
+    _rows(sch, kernel, ["top", "power", "total", "zeros", "halves", "guess0", "guess1", "guess2", "guess3"])
+
+
 def matmul(sch: Any, kernel: Kernel, decide: Decide) -> None:
     """Element by element, operands centred on the way: copies of them would take memory."""
     for name in ("left", "right"):
@@ -44,14 +49,14 @@ def _rows(sch: Any, kernel: Kernel, stages: list[str]) -> None:
     for name in reversed(stages if loops else []):
         sch.compute_at(sch.get_sblock(name), loops[-1])
     for name in stages:
-        if name not in ("power", "inverse"):
+        if name in ("top", "total", "acc"):
             block = sch.get_sblock(name)
             sch.decompose_reduction(block, sch.get_loops(block)[-1])
 
 
 SCHEDULES: dict[str, Callable[[Any, Kernel, Decide], None]] = {
     "argmax": argmax, "avg_pool": reduction, "matmul": matmul, "max_pool": reduction, "reduce_max": reduction,
-    "reduce_sum": reduction, "softmax": softmax,
+    "reduce_sum": reduction, "softmax": softmax, "tflite_avg_pool": reduction, "tflite_softmax": tflite_softmax,
 }  # fmt: skip
 """By compute; ``elementwise`` for every other."""
 

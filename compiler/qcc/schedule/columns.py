@@ -197,9 +197,11 @@ class Columns:
     def _finish_wide(self, n: Expr, place: dict[str, Expr]) -> bool:
         """The bytes of four channels at a time, where there are whole fours."""
         p: dict[str, Any] = dict(self.kernel.params)
-        if self.channels % self.tile or p["shift"] not in (31, 32):
+        tflite = "shift" in self.b
+        if self.channels % self.tile or not p["wide"]:
             return False
-        head = [at(self.sums), at(self.b["multiplier"], n), p["shift"], p["zero"], p["low"], p["high"]]
+        shifts = at(self.b["shift"], n) if tflite else at(self.b["w"])
+        head = [at(self.sums), at(self.b["multiplier"], n), shifts, p["shift"], p["zero"], p["low"], p["high"]]
         y = at(self.b["y"], place["y"] + n)
         if "residual" in self.b:
             r = [at(self.b["residual"], place["r"] + n), p["residual_zero"], p["residual_multiplier"], p["fraction"]]
@@ -220,11 +222,12 @@ class Columns:
 
     def _store(self, n: Expr, c: int, places: list[dict[str, Expr]], second: Expr | None) -> None:
         multiplier = let("m", self.b["multiplier"][n])
+        by = let("by", self.b["shift"][n].astype("int32")) if "shift" in self.b else None
         for j, place in enumerate(places):
 
             def store(j: int = j, place: dict[str, Expr] = place) -> None:
                 r = self.b["residual"][place["r"] + n] if "residual" in self.b else None
-                value = finish(self.kernel, self.sums[c * self.pixels + j], multiplier, r)
+                value = finish(self.kernel, self.sums[c * self.pixels + j], multiplier, by, r)
                 T.buffer_store(self.b["y"], value, [place["y"] + n])
 
             branch(second if j else None, store)

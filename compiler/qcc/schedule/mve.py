@@ -15,6 +15,7 @@ from qcc.schedule.source import array, at, branch, every, function, loop, offset
 
 Expr = Any
 SCHEDULES = c99.SCHEDULES
+BLOCKS = (32, 16, 8)
 
 
 class Channels(Columns):
@@ -22,7 +23,8 @@ class Channels(Columns):
 
     def __init__(self, kernel: Kernel) -> None:
         super().__init__(kernel, "vectors")
-        self.height, self.width = self.y.shape[1:3]
+        self.block = next((n for n in BLOCKS if self.depth % n == 0), self.depth)
+        """Channels of a window that is copied."""
 
     def build(self) -> Any:
         """The function."""
@@ -31,7 +33,7 @@ class Channels(Columns):
     def _body(self, buffers: dict[str, Any]) -> None:
         self.b = buffers
         if self.padded:
-            self.bytes = array("window", self.size, "int8")
+            self.bytes = array("window", self.block * self.taps[0] * self.taps[1], "int8")
         with loop("image", self.y.shape[0]) as image, loop("i", self.height) as i, loop("j", self.width) as j:
             row, column = i * self.stride[0] + self.start[0], j * self.stride[1] + self.start[1]
             strides = self.x.strides
@@ -42,22 +44,30 @@ class Channels(Columns):
                 self._pixel(x, self.dilation[0] * strides[1], self.dilation[1] * strides[2], to)
 
             def partial() -> None:
-                with loop("ky", self.taps[0]) as ky, loop("kx", self.taps[1]) as kx:
-                    y, x = row + ky * self.dilation[0], column + kx * self.dilation[1]
-                    window = at(self.bytes, ky * self.run + kx * self.depth)
-                    source = at(buffers["x"], offset(strides[:3], (image, y, x)))
-                    inside = every([self._inside(0, y, self.reach[0]), self._inside(1, x, self.reach[1])])
-                    branch(inside, lambda: run("qcc_copy", window, source, self.depth),
-                           lambda: run("qcc_fill", window, T.int8(self.zero_in), self.depth))
-                self._pixel(at(self.bytes), self.run, self.depth, to)
+                with loop("block", self.depth // self.block) as block:
+                    first = block * self.block
+                    with loop("ky", self.taps[0]) as ky, loop("kx", self.taps[1]) as kx:
+                        y, x = row + ky * self.dilation[0], column + kx * self.dilation[1]
+                        window = at(self.bytes, (ky * self.taps[1] + kx) * self.block)
+                        source = at(buffers["x"], offset(strides[:3], (image, y, x)) + first)
+                        inside = every([self._inside(0, y, self.reach[0]), self._inside(1, x, self.reach[1])])
+                        branch(inside, lambda: run("qcc_copy", window, source, self.block),
+                               lambda: run("qcc_fill", window, T.int8(self.zero_in), self.block))
+                    y_part = at(buffers["y"], offset(self.y.strides[:3], (image, i, j)) + first)
+                    self._pixel(at(self.bytes), self.taps[1] * self.block, self.block, y_part, first)
 
             self._by_padding(row, column, whole, partial)
 
-    def _pixel(self, x: Expr, row: int, column: int, y: Expr) -> None:
+    def _pixel(self, x: Expr, row: int, column: int, y: Expr, first: Expr | None = None) -> None:
+        """All channels, or a block of them from ``first`` on."""
         p: dict[str, Any] = dict(self.kernel.params)
-        constants = [at(self.b[key]) for key in ("w", "bias", "multiplier")]
+        taps = self.taps[0] * self.taps[1]
+        start = 0 if first is None else first
+        w = at(self.b["w"], start * taps)
+        constants = [w, at(self.b["bias"], start), at(self.b["multiplier"], start),
+                     at(self.b["shift"], start) if "shift" in self.b else w]  # fmt: skip
         run("qcc_depthwise_wide", x, row, column, *self.taps, *constants, p["shift"], p["zero"], p["low"], p["high"],
-            self.depth, y)  # fmt: skip
+            self.depth if first is None else self.block, y)  # fmt: skip
 
 
 FUNCTIONS: dict[str, Callable[[Kernel], Any]] = {

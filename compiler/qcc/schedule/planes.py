@@ -55,6 +55,7 @@ class Planes:
                 to = inside + row * self.pitch
                 run("qcc_gather", at(plane, to), at(b["x"], line), self.x.strides[2], self.count[1])
             bias, multiplier = let("bias", b["bias"][c]), let("m", b["multiplier"][c])
+            by = let("by", b["shift"][c].astype("int32")) if "shift" in b else None
             ky, kx = self.taps
             base = c * (ky * kx)
             rows = [let(f"taps{k}", call("qcc_load_taps", at(b["w"], base + k * kx), dtype="int64"))
@@ -63,7 +64,7 @@ class Planes:
             def store(value: Expr, i: Expr, j: Expr) -> None:
                 index = (image, i, j)
                 r = b["residual"][offset(self.kernel.view("residual").strides[:3], index) + c] if "residual" in b else None
-                T.buffer_store(b["y"], finish(self.kernel, value, multiplier, r), [offset(self.y.strides[:3], index) + c])
+                T.buffer_store(b["y"], finish(self.kernel, value, multiplier, by, r), [offset(self.y.strides[:3], index) + c])
 
             def place(i: Expr, j: Expr, k: Expr) -> Expr:
                 return (i * self.stride[0] + k * self.dilation[0]) * self.pitch + j * self.stride[1]

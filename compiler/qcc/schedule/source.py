@@ -97,10 +97,13 @@ def every(conditions: Sequence[Expr | None]) -> Expr | None:
     return tirx.all(*found) if found else None
 
 
-def finish(kernel: Kernel, acc: Expr, multiplier: Expr, residual: Expr | None) -> Expr:
-    """The epilogue of ``ops.epilogue`` as int8; the accumulator holds the bias."""
+def finish(kernel: Kernel, acc: Expr, multiplier: Expr, by: Expr | None, residual: Expr | None) -> Expr:
+    """The epilogue of ``ops.epilogue`` as int8; the accumulator holds the bias. ``by``: TFLite's shift, if it rounds."""
     p: dict[str, Any] = dict(kernel.params)
-    if p["shift"] == 32 or p["doubled"]:
+    if by is not None:
+        name = "qcc_tflite_multiply_high" if p["doubled"] else "qcc_tflite_multiply"
+        v = call(name, acc, multiplier, by, dtype="int32")
+    elif p["shift"] == 32 or p["doubled"]:
         v = call("qcc_requantize_high", acc * 2 if p["doubled"] else acc, multiplier, dtype="int32")
     else:
         v = call("qcc_requantize", acc, multiplier, p["shift"], dtype="int32")
