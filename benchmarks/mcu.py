@@ -2,7 +2,7 @@
 
     python benchmarks/mcu.py [--targets cortex-m4,cortex-m55] [--models kws,vww,ic,ad] [--layers]
 
-Instructions are those of one inference, counted by a QEMU plugin (tests/mcu/board): exact and repeatable, and no cycles.
+Instructions are those of one inference, counted by a QEMU plugin (tests/mcu/board): exact and repeatable, no cycles.
 Outputs are compared with the integer reference. Models and calibration data: $QCC_DATA, else ../shared/data.
 """
 
@@ -82,7 +82,8 @@ def programs(name: str) -> Iterator[tuple[str, Graph]]:
 
 def parameter_bytes(graph: Graph) -> int:
     """Weights, biases and scales of channels, as any format has to store them."""
-    values = {n.inputs[key] for n in graph.nodes for key in ("w", "b", "multiplier") if "w" in n.inputs and key in n.inputs}
+    weighted = [n for n in graph.nodes if "w" in n.inputs]
+    values = {n.inputs[key] for n in weighted for key in ("w", "b", "multiplier") if key in n.inputs}
     return sum(graph.constants[v].nbytes for v in values)
 
 

@@ -48,7 +48,8 @@ def compile(
     already needs no ``calib``, and keeps its own inputs and outputs whatever ``io`` says. ``calib``: samples
     (``quantize.calibrate.Samples``), or the path of a file or folder of them.
     ``out``: the artifact's folder; without it the artifact lives as long as the returned model. ``io``: "float", or
-    "int8" for inputs and outputs in the model's own quantization (None: "int8" for microcontrollers). ``method``: how ranges are chosen
+    "int8" for inputs and outputs in the model's own quantization (None: "int8" for microcontrollers). ``method``: how
+    ranges are chosen
     (``quantize.observers.METHODS``). ``jobs``: processes that build kernels. ``dump_ir``: a folder for the graph after
     each stage. ``progress``: bars on stderr (None: where that is a terminal). Raises ``QccError``.
     """

@@ -208,7 +208,7 @@ def _open(folder: Path, name: str) -> ctypes.CDLL:
 
 
 def _compiled(folder: Path, manifest: Mapping[str, Any]) -> ctypes.CDLL:
-    """The C source of an artifact for a microcontroller, compiled for this machine: the same bytes, by portable code."""
+    """The C source of an artifact for a microcontroller, compiled for this machine: the same bytes."""
     from qcc.emit.host import host_library
 
     with tempfile.TemporaryDirectory(prefix="qcc-") as fresh:

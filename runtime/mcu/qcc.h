@@ -24,8 +24,10 @@
 
 #if defined(__GNUC__)
 #define QCC_ALIGNED __attribute__((aligned(4)))
+#define QCC_ONCE static __attribute__((noinline, unused)) /* too long to be repeated in every kernel */
 #else
 #define QCC_ALIGNED
+#define QCC_ONCE static inline
 #endif
 
 /* ---- Quantization at the edges: real = scale * (q - zero_point) ---- */
@@ -82,7 +84,7 @@ static inline int32_t qcc_requantize_high(int32_t acc, int32_t multiplier)
 
 /* TensorFlow Lite's rounding: the high word of 2 * v * multiplier half up, then by `shift` to the right (to the left
  * before, if it is negative) with halves away from zero. */
-static inline int32_t qcc_tflite_multiply(int32_t v, int32_t multiplier, int32_t shift)
+QCC_ONCE int32_t qcc_tflite_multiply(int32_t v, int32_t multiplier, int32_t shift)
 {
     const int32_t left = (shift < 0) ? -shift : 0, right = (shift < 0) ? 0 : shift;
     const int32_t high = qcc_requantize((int32_t)((uint32_t)v << left), multiplier, 31);
@@ -502,6 +504,32 @@ static inline void qcc_depthwise_wide(const int8_t *x, int32_t row, int32_t colu
             sum += x[((t / taps_x) * row) + ((t % taps_x) * column) + c] * taps[8 * t];
         }
         y[c] = qcc_clamp(qcc_requantize_one(sum, multiplier[lane], shifts[lane], shift) + zero, low, high);
+    }
+#endif
+}
+
+/* TensorFlow Lite's addition; q holds zero point, low and high of the output, zero points of a and b, multipliers of a,
+ * b and their sum, and shifts likewise. */
+static inline void qcc_tflite_add_wide(const int8_t *a, const int8_t *b, const int32_t *q, int32_t sign, int32_t count,
+                                       int8_t *y)
+{
+#if QCC_MVE
+    const int32x4_t by_a = vdupq_n_s32(-q[8]), by_b = vdupq_n_s32(-q[9]), by_y = vdupq_n_s32(-q[10]);
+    for (int32_t i = 0; i < count; i += 4) {
+        const mve_pred16_t inside = vctp32q((uint32_t)(count - i));
+        int32x4_t s = vqrdmulhq_n_s32(vshlq_n_s32(vsubq_n_s32(vldrbq_z_s32(&a[i], inside), q[3]), 20), q[5]);
+        int32x4_t t = vqrdmulhq_n_s32(vshlq_n_s32(vsubq_n_s32(vldrbq_z_s32(&b[i], inside), q[4]), 20), q[6]);
+        s = vrshlq_s32(vaddq_s32(s, vshrq_n_s32(vandq_s32(s, by_a), 31)), by_a);
+        t = vrshlq_s32(vaddq_s32(t, vshrq_n_s32(vandq_s32(t, by_b), 31)), by_b);
+        s = vqrdmulhq_n_s32((sign < 0) ? vsubq_s32(s, t) : vaddq_s32(s, t), q[7]);
+        s = vaddq_n_s32(vrshlq_s32(vaddq_s32(s, vshrq_n_s32(vandq_s32(s, by_y), 31)), by_y), q[0]);
+        vstrbq_p_s32(&y[i], vminq_s32(vmaxq_s32(s, vdupq_n_s32(q[1])), vdupq_n_s32(q[2])), inside);
+    }
+#else
+    for (int32_t i = 0; i < count; ++i) {
+        const int32_t s = qcc_tflite_multiply((a[i] - q[3]) * 1048576, q[5], q[8]);
+        const int32_t t = qcc_tflite_multiply((b[i] - q[4]) * 1048576, q[6], q[9]);
+        y[i] = qcc_clamp(qcc_tflite_multiply(s + (sign * t), q[7], q[10]) + q[0], q[1], q[2]);
     }
 #endif
 }

@@ -52,12 +52,15 @@ MAIN = """\
 #include "board.h"
 #include "{p}.h"
 
+#include <string.h>
+
 static uint32_t arena[({P}_ARENA_BYTES + 3) / 4];
 {arrays}
 
 int board_main(void)
 {{
     const {p}_context context = {{arena, 0}};
+{copies}
     board_paint_stack();
     const uint32_t before = board_stack_pointer();
     COUNT_START();
@@ -130,18 +133,27 @@ void {prefix}_layer_done(const {prefix}_context *context, int32_t layer)
 def write_main(manifest: Mapping[str, Any], inputs: Mapping[str, NDArray[Any]], work: Path) -> None:
     """``main.c``, which runs the model on ``inputs`` and prints its outputs."""
     prefix = manifest["prefix"]
-    arrays, arguments, prints = [], [], []
+    arrays, arguments, prints, copies = [], [], [], []
+    upper = prefix.upper()
     for index, entry in enumerate(manifest["inputs"]):
         values = inputs[entry["name"]]
         text = ", ".join(float(v).hex() + "F" if values.dtype == np.float32 else str(v) for v in values.reshape(-1))
         arrays.append(f"static const {C_TYPES[entry['dtype']]} in{index}[] = {{{text}}};")
-        arguments.append(f"in{index}")
+        if entry["dtype"] == "int8" and entry.get("offset") is not None:
+            copies.append(f"    memcpy((int8_t *)arena + {entry['offset']}, in{index}, sizeof in{index});")
+            arguments.append(f"(const int8_t *)arena + {entry['offset']}")
+        else:
+            arguments.append(f"in{index}")
     for index, entry in enumerate(manifest["outputs"]):
-        arrays.append(f"static {C_TYPES[entry['dtype']]} out{index}[{max(1, int(np.prod(entry['shape'])))}];")
+        c_type, size = C_TYPES[entry["dtype"]], max(1, int(np.prod(entry["shape"])))
+        if entry.get("offset") is not None:
+            arrays.append(f"#define out{index} (({c_type} *)arena + {entry['offset']})")
+        else:
+            arrays.append(f"static {c_type} out{index}[{size}];")
         arguments.append(f"out{index}")
-        prints.append(f'board_print("output "); board_print_bytes(out{index}, sizeof out{index});')
-    text = MAIN.format(p=prefix, P=prefix.upper(), arrays="\n".join(arrays), prints="\n    ".join(prints),
-                       arguments=", ".join(arguments))  # fmt: skip
+        prints.append(f'board_print("output "); board_print_bytes(out{index}, {size} * sizeof({c_type}));')
+    text = MAIN.format(p=prefix, P=upper, arrays="\n".join(arrays), prints="\n    ".join(prints),
+                       arguments=", ".join(arguments), copies="\n".join(copies))  # fmt: skip
     (work / "main.c").write_text(text)
 
 

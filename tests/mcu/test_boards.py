@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import board
 import numpy as np
 import pytest
 
-import board
 from integer_programs import random_inputs, random_program
 from qcc import pipeline
 from qcc.ir.evaluate import run_integer
@@ -72,6 +72,32 @@ def test_random_models(seed: int, tmp_path: Path) -> None:
     rng = np.random.default_rng(seed)
     inputs = {v: rng.integers(-128, 128, graph.types[v].shape).astype(np.int8) for v in graph.inputs}
     check(graph, ("cortex-m4", "cortex-m55")[seed // 6 % 2], inputs, tmp_path)
+
+
+HASHES = {"kws": 0xF0B57151, "vww": 0x6962079D, "ic": 0xE5B25901, "ad": 0x1FD3ED06}
+"""FNV-1a of the outputs of TensorFlow Lite Micro's interpreter on the inputs of ``generated``."""
+
+
+@pytest.mark.parametrize("target", ["cortex-m4", "cortex-m55"])
+@pytest.mark.parametrize("name", HASHES)
+def test_equal_to_tensorflow_lite_micro(name: str, target: str, data_dir: Path, tmp_path: Path) -> None:
+    graph = pipeline.quantize(data_dir / "models" / f"{name}_int8.tflite", name=name, io="int8")
+    (value,) = graph.inputs
+    inputs = {value: generated(graph.types[value].size).reshape(graph.types[value].shape)}
+    (output,) = check(graph, target, inputs, tmp_path).outputs.values()
+    digest = 0x811C9DC5
+    for byte in output.tobytes():
+        digest = (digest ^ byte) * 0x01000193 & 0xFFFFFFFF
+    assert digest == HASHES[name]
+
+
+def generated(count: int) -> np.ndarray:
+    """Bytes of a linear congruential generator."""
+    state, found = 12345, bytearray()
+    for _ in range(count):
+        state = (state * 1664525 + 1013904223) & 0xFFFFFFFF
+        found.append(state >> 24)
+    return np.frombuffer(bytes(found), np.int8)
 
 
 def test_portable_code_on_a_board(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from qcc.data import data_folder
 from qcc.emit.cheader import model_header
-from qcc.emit.csource import Constants, model_source, parameters, weights_header, weights_source
+from qcc.emit.csource import Constants, model_source, offset_in_arena, parameters, weights_header, weights_source
 from qcc.emit.library import MANIFEST, check_output, replacing
 from qcc.emit.manifest import manifest
 from qcc.emit.package import Package, one_line
@@ -56,6 +56,8 @@ def emit_c(package: Package, folder: Path) -> None:
         save(package.graph, new / REFERENCE)
         facts = manifest(package)
         facts["constant_bytes"] = constants.nbytes
+        for entry in (*facts["inputs"], *facts["outputs"]):
+            entry["offset"] = offset_in_arena(package, entry["name"])
         if sizes is not None:
             facts["measured"] = {"compiler": sizes.compiler, "code_bytes": sizes.code, "stack_bytes": sizes.stack,
                                  "flash_bytes": sizes.code + sizes.constants}  # fmt: skip
@@ -128,8 +130,8 @@ def _readme(p: Package, constants: Constants, sizes: Sizes | None) -> str:
         lines += [f"| RAM: stack of `{p.prefix}_run`, library functions aside | {sizes.stack} |"]
     lines += ["", *([f"Measured with `{sizes.compiler}`."] if sizes else
                     [f"Code and stack were not measured: no {p.target.link.cc[0]} was found."]),
-              "Nothing else is kept in RAM: there is no other data, and no allocation. From the C library only `memcpy` and",
-              "`memset` are used.", "", "## Use", "", "```c", f'#include "{p.prefix}.h"']  # fmt: skip
+              "Nothing else is kept in RAM: there is no other data, and no allocation. Of the C library",
+              "only `memcpy` and `memset` are used.", "", "## Use", "", "```c", f'#include "{p.prefix}.h"']  # fmt: skip
     arrays = parameters(p)
     sizes_of = {**{("input", i): p.graph.types[v].size for i, v in enumerate(p.graph.inputs)},
                 **{("output", i): p.graph.types[v].size for i, v in enumerate(p.graph.outputs)}}  # fmt: skip
@@ -141,6 +143,8 @@ def _readme(p: Package, constants: Constants, sizes: Sizes | None) -> str:
         counts[kind] += 1
     lines += ["", f"const {p.prefix}_context context = {{arena, 0}};",
               f"{p.prefix}_run(&context, {', '.join(name for _, name, _ in arrays)}); /* 0: done */", "```", "",
+              f"An int8 input that is written into the arena, at its `…_OFFSET` of `{p.prefix}.h`, needs no array of its",
+              "own and is not copied; so with outputs, which stay there until the next run.", "",
               "`qcc.h` has `qcc_quantize` and `qcc_dequantize` for the edges; scales and zero points are constants of",
               f"`{p.prefix}.h`. Define `QCC_PROFILE` and a function `{p.prefix}_layer_done` to time the layers.", "",
               "## Layers", "", "| layer | | output | MACs | kernel |", "|---|---|---|---|---|"]  # fmt: skip

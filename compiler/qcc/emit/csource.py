@@ -1,4 +1,4 @@
-"""The C files of a model for a microcontroller: constants, kernels, and one function that calls the kernels in order."""
+"""The C files of a model for a microcontroller: constants, kernels, and one function that calls these in order."""
 
 from __future__ import annotations
 
@@ -147,12 +147,15 @@ def _run(p: Package, constants: Constants) -> Iterator[str]:
     names = {(kind, i): name for kind in ("input", "output")
              for i, (_, name, _) in enumerate([q for q in parameters(p) if q[0] == kind])}  # fmt: skip
     body: list[str] = []
+    for index, value in enumerate(p.graph.inputs):
+        body += _load(p, names["input", index], value)
     for step, node in enumerate(p.graph.nodes):
         if p.layout.is_view(node.output):
             continue
         body += ["", f"    /* {step}: {p.headline(node)} */"]
         for call in p.calls_of[node.output]:
-            body.append(f"    {p.built[call.kernel.digest].symbol}({', '.join(_arguments(p, constants, names, call))});")
+            arguments = ", ".join(_arguments(p, constants, names, call))
+            body.append(f"    {p.built[call.kernel.digest].symbol}({arguments});")
         body.append(f"    LAYER_DONE({step});")
     for index, value in enumerate(p.graph.outputs):
         body += _store(p, constants, names, index, value)
@@ -229,5 +232,37 @@ def _store(
     yield ""
     yield f"    /* output {one_line(value)} */"
     source = _pointer(p, names, place.buffer, place.offset, place.view.dtype, "const ")
+    if offset_in_arena(p, value) is not None:
+        yield from _copy_unless_there(target, source, t.nbytes)
+        return
     yield from copy(t.shape, C_TYPES[t.dtype], target, dense_strides(t.shape), C_TYPES[place.view.dtype], source,
                     place.view.strides)
+
+
+def _load(p: Package, name: str, value: str) -> Iterator[str]:
+    """Copy an int8 input into the arena, unless the caller wrote it there."""
+    place = p.layout.places.get(value)
+    if place is None or p.layout.buffers[place.buffer].kind != "arena":
+        return
+    yield ""
+    yield f"    /* input {one_line(value)} */"
+    target = _arena(p.arena.offsets[place.buffer] + place.offset, place.view.dtype, "")
+    if offset_in_arena(p, value) is not None:
+        yield from _copy_unless_there(target, name, p.graph.types[value].nbytes)
+        return
+    shape = place.view.shape
+    yield from copy(shape, "int8_t", target, place.view.strides, "int8_t", name, dense_strides(shape))
+
+
+def offset_in_arena(p: Package, value: str) -> int | None:
+    """The byte at which an int8 input or output lies in the arena; None where it is not there in one piece."""
+    place = p.layout.places.get(value)
+    if place is None or p.layout.buffers[place.buffer].kind != "arena" or not place.view.dense:
+        return None
+    return p.arena.offsets[place.buffer] + place.offset if place.view.dtype == "int8" else None
+
+
+def _copy_unless_there(target: str, source: str, nbytes: int) -> Iterator[str]:
+    yield f"    if ({target} != {source}) {{"
+    yield f"        (void)memcpy({target}, {source}, {nbytes});"
+    yield "    }"

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Built:
-    """An object file (C text for targets that get source), its function, and the extent of that function's outermost loop.
+    """An object file (C text for targets that get source), its function, and the extent of the outermost loop.
 
     ``work`` are (name, dtype, bytes) of memory that a C function wants by its last parameters.
     """

@@ -1,8 +1,8 @@
 """Convolutions for targets that get C source: images without halos, weights for tiles of channels.
 
-A convolution copies the inputs of a few output pixels side by side (columns: padding is made here), then multiplies them
-with the weights. A depthwise convolution copies one channel at a time into a padded plane. All numbers but pointers are
-static parameters of the kernel, so that C compilers see constants.
+A convolution copies the inputs of a few output pixels side by side (columns: padding is made here) and multiplies
+them with the weights. A depthwise convolution copies one channel at a time into a padded plane. All numbers but
+pointers are static parameters of the kernel, so that C compilers see constants.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ def pack_natural(w: NDArray[np.int8], tile: int) -> NDArray[np.int8]:
 
 
 def pack_pairs(w: NDArray[np.int8], tile: int) -> NDArray[np.int8]:
-    """[N, K] → [N / tile, K / 4, tile / 2, 8]: a group (a, b, c, d) of K for channels 0, 1 is a0 a1 c0 c1 b0 b1 d0 d1."""
+    """[N, K] → [N / tile, K / 4, tile / 2, 8]: a group (a, b, c, d) of K for channels 0, 1 is
+    a0 a1 c0 c1 b0 b1 d0 d1.
+    """
     n, k = w.shape
     w = np.pad(w, ((0, -n % tile), (0, -k % 4)))
     groups = w.reshape(len(w) // tile, tile // 2, 2, w.shape[1] // 4, 2, 2)
@@ -66,7 +68,8 @@ def columns_call(
     pack = {"dsp": pack_pairs, "mve": pack_vectors}.get(family, pack_natural)
     call = CallBuilder("conv", node.output, macs=pixels * w.size)
     call.params = {"taps": (ky, kx), "stride": window.stride, "dilation": window.dilation, "start": window.start,
-                   "pixels": 1 if pixels == 1 or family == "mve" else 2, "channels": tile, **_epilogue(node, ctx, epilogue, begin, n)}
+                   "pixels": 1 if pixels == 1 or family == "mve" else 2, "channels": tile,
+                   **_epilogue(node, ctx, epilogue, begin, n)}  # fmt: skip
     call.read("x", x)
     call.const("w", pack(w.reshape(n, -1), tile))
     _constants(call, epilogue, begin, n, tile)
@@ -86,7 +89,8 @@ def plane_call(
     vectors = ctx.target.family == "mve" and epilogue.residual is None and params["wide"] and w.min() > INT8_MIN
     call = CallBuilder("depthwise_wide" if vectors else "depthwise", node.output)
     call.macs = int(np.prod(y[0].shape[:3])) * w.size
-    call.params = {"taps": (ky, kx), "stride": window.stride, "dilation": window.dilation, "start": window.start, **params}
+    call.params = {"taps": (ky, kx), "stride": window.stride, "dilation": window.dilation, "start": window.start,
+                   **params}  # fmt: skip
     call.read("x", x)
     if vectors:
         blocks = np.pad(w.reshape(n, ky * kx), ((0, -n % WIDE), (0, 0))).reshape(-1, WIDE, ky * kx)
@@ -112,7 +116,7 @@ def _epilogue(node: Node, ctx: LowerContext, epilogue: Epilogue, begin: int, n: 
     """
     zero, low, high, residual_zero, residual_multiplier = (int(v) for v in epilogue.q)
     part = slice(begin, begin + n)
-    room = int(storage_bound(epilogue.w, epilogue.bias)[part].max(initial=0)) <= INT32_MAX // 2
+    room = int(storage_bound(_bytes(epilogue.w, node, ctx), epilogue.bias)[part].max(initial=0)) <= INT32_MAX // 2
     wide = epilogue.shift in (31, 32)
     if epilogue.shifts is not None:
         wide = bool((epilogue.shifts >= 0).all())

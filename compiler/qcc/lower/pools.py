@@ -21,7 +21,7 @@ def max_pool_calls(node: Node, ctx: LowerContext) -> list[Call]:
 
 
 def avg_pool_calls(node: Node, ctx: LowerContext) -> list[Call]:
-    """avg_pool. Padding that counts is read from the halo; where there is none, padding is the zero point by a condition.
+    """avg_pool. Padding that counts is read from the halo; without one, padding is the zero point by a condition.
 
     A zero point adds nothing to the centred sum, so that it makes no difference for padding that does not count.
     """

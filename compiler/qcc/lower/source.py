@@ -47,9 +47,8 @@ def kernel_source(kernel: Kernel, target: Target) -> Source:
     from qcc.schedule import schedule
 
     functions = import_module(f"qcc.schedule.{target.family}").FUNCTIONS
-    if kernel.compute in functions:
-        func = functions[kernel.compute](kernel)
-    else:
+    func = functions[kernel.compute](kernel) if kernel.compute in functions else None
+    if func is None:
         sch = s_tir.Schedule(lower(kernel))
         schedule(sch, kernel, target)
         func = _with_pointers(sch.mod["main"])

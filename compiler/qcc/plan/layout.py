@@ -157,7 +157,7 @@ class Layout:
         return at.view, BufferArg(at.buffer, at.offset)
 
     def window(self, value: str, pad: Halo) -> tuple[View, BufferArg]:
-        """As ``place`` for an NHWC value, extended by ``pad`` = (top, left, bottom, right) into the halo if it has one."""
+        """As ``place`` for an NHWC value, extended by ``pad`` = (top, left, bottom, right) into the halo , if any."""
         view, arg = self.place(value)
         if not self.target.halos:
             return view, arg
@@ -272,9 +272,8 @@ class _Planner:
     def __init__(self, graph: Graph, target: Target) -> None:
         self.graph, self.layout = graph, Layout(graph, target)
         self.node_of, self.users = graph.node_of(), graph.users()
-        stored = "int8" if target.halos else ""
-        self.outside = {v for v in (*graph.inputs, *graph.outputs) if graph.types[v].dtype != stored}
-        """Graph inputs and outputs that lie as the caller has them: kernels use the caller's arrays themselves."""
+        self.outside = {v for v in (*graph.inputs, *graph.outputs) if graph.types[v].dtype != "int8"}
+        """Graph inputs and outputs that are not quantized activations: kernels use the caller's arrays themselves."""
         self.frames: dict[str, Frame] = {}
         self.inside: dict[str, tuple[str, tuple[int, ...]]] = {}
         """Value → the concat whose buffer holds it, and the begin of its part there."""

@@ -17,7 +17,7 @@ Expr = Any
 class Columns:
     """One kernel; how products are summed:
 
-    ``scalar``: byte by byte; ``pairs``: columns are int16 pairs for ``smlad``; ``vectors``: 16 bytes of one pixel at a time.
+    ``scalar``: byte by byte; ``pairs``: columns are int16 pairs for ``smlad``; ``vectors``: 16 bytes of one pixel.
     """
 
     def __init__(self, kernel: Kernel, how: Literal["scalar", "pairs", "vectors"]) -> None:
@@ -45,7 +45,7 @@ class Columns:
         )
         self.reach = reach
         self.whole = all(
-            any(0 <= b + o * s and b + o * s + more < extent for o in range(out))
+            any(b + o * s >= 0 and b + o * s + more < extent for o in range(out))
             for b, s, more, extent, out in zip(
                 self.start, self.stride, reach, self.x.shape[1:3], self.y.shape[1:3], strict=True
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from qcc.lower.kernel import Kernel
@@ -70,8 +71,22 @@ class Channels(Columns):
             self.depth if first is None else self.block, y)  # fmt: skip
 
 
+def tflite_add(kernel: Kernel) -> Any:
+    """TFLite's addition of rows that lie side by side; None for other operands."""
+    views = [o.view for o in kernel.operands if o.key in ("a", "b", "y")]
+    if len(views) < 3 or not all(v.dense for v in views):
+        return None
+
+    def body(b: dict[str, Any]) -> None:
+        sign, count = kernel.param("sign"), int(np.prod(views[0].shape))
+        run("qcc_tflite_add_wide", at(b["a"]), at(b["b"]), at(b["q"]), sign, count, at(b["y"]))
+
+    return function(kernel, body)
+
+
 FUNCTIONS: dict[str, Callable[[Kernel], Any]] = {
     "conv": lambda kernel: Columns(kernel, "vectors").build(),
     "depthwise": lambda kernel: Planes(kernel, packed=False).build(),
+    "tflite_add": tflite_add,
     "depthwise_wide": lambda kernel: Channels(kernel).build(),
 }

@@ -63,8 +63,11 @@ class Planes:
 
             def store(value: Expr, i: Expr, j: Expr) -> None:
                 index = (image, i, j)
-                r = b["residual"][offset(self.kernel.view("residual").strides[:3], index) + c] if "residual" in b else None
-                T.buffer_store(b["y"], finish(self.kernel, value, multiplier, by, r), [offset(self.y.strides[:3], index) + c])
+                r = None
+                if "residual" in b:
+                    r = b["residual"][offset(self.kernel.view("residual").strides[:3], index) + c]
+                result = finish(self.kernel, value, multiplier, by, r)
+                T.buffer_store(b["y"], result, [offset(self.y.strides[:3], index) + c])
 
             def place(i: Expr, j: Expr, k: Expr) -> Expr:
                 return (i * self.stride[0] + k * self.dilation[0]) * self.pitch + j * self.stride[1]

@@ -98,7 +98,7 @@ def every(conditions: Sequence[Expr | None]) -> Expr | None:
 
 
 def finish(kernel: Kernel, acc: Expr, multiplier: Expr, by: Expr | None, residual: Expr | None) -> Expr:
-    """The epilogue of ``ops.epilogue`` as int8; the accumulator holds the bias. ``by``: TFLite's shift, if it rounds."""
+    """The epilogue of ``ops.epilogue`` as int8; the accumulator holds the bias. ``by``: TFLite's shift, if any."""
     p: dict[str, Any] = dict(kernel.params)
     if by is not None:
         name = "qcc_tflite_multiply_high" if p["doubled"] else "qcc_tflite_multiply"
