@@ -219,7 +219,7 @@ def _check_machine(folder: Path, target: Mapping[str, Any]) -> None:
     """Refuse code that would end in an illegal instruction."""
     from qcc.target import missing_here
 
-    lacking = [] if target["emit"] == "c" else missing_here(target["arch"], target["requires"])
+    lacking = [] if target.get("emit") == "c" else missing_here(target["arch"], target["requires"])
     if lacking:
         raise ArtifactError(f"compiled for {target['name']}, but this machine lacks {', '.join(lacking)}",
                             where=str(folder), hint="compile with --target host")

@@ -143,8 +143,8 @@ def _readme(p: Package, constants: Constants, sizes: Sizes | None) -> str:
         counts[kind] += 1
     lines += ["", f"const {p.prefix}_context context = {{arena, 0}};",
               f"{p.prefix}_run(&context, {', '.join(name for _, name, _ in arrays)}); /* 0: done */", "```", "",
-              f"An int8 input that is written into the arena, at its `…_OFFSET` of `{p.prefix}.h`, needs no array of its",
-              "own and is not copied; so with outputs, which stay there until the next run.", "",
+              f"An int8 input that is written into the arena, at its `…_OFFSET` of `{p.prefix}.h`, needs no array of",
+              "its own and is not copied; so with outputs, which stay there until the next run.", "",
               "`qcc.h` has `qcc_quantize` and `qcc_dequantize` for the edges; scales and zero points are constants of",
               f"`{p.prefix}.h`. Define `QCC_PROFILE` and a function `{p.prefix}_layer_done` to time the layers.", "",
               "## Layers", "", "| layer | | output | MACs | kernel |", "|---|---|---|---|---|"]  # fmt: skip
