@@ -3,13 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
 
-.PHONY: demo test lint bench clean toolchain
+.PHONY: demo test lint bench clean toolchain cross
 .DELETE_ON_ERROR:
 
 demo: .venv/installed toolchain
 	@$(BIN)/python examples/01_digits/demo.py
 
-test: lint toolchain
+test: lint cross
 	@$(BIN)/python -m pytest -q -n 2
 
 lint: .venv/installed
@@ -34,11 +34,19 @@ clean:
 	@$(PIP_INSTALL) -e '.[benchmark]'
 	@touch $@
 
-# A C compiler links the generated library.
+# A C compiler links the generated library. That of another machine and an emulator serve the ARM targets.
 toolchain:
-	@command -v cc >/dev/null || { \
-	    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	        echo "installing gcc"; apt-get -qq update && apt-get -qq install -y gcc libc6-dev >/dev/null; \
-	    else \
-	        echo "no C compiler (cc): what needs one fails or is skipped; install gcc" >&2; \
-	    fi; }
+	@$(call install,cc,gcc libc6-dev)
+
+cross: toolchain
+	@$(call install,aarch64-linux-gnu-gcc,gcc-aarch64-linux-gnu libc6-dev-arm64-cross)
+	@$(call install,qemu-aarch64,qemu-user)
+
+define install
+command -v $(1) >/dev/null || { \
+    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+        echo "installing $(2)"; apt-get -qq update && apt-get -qq install -y --no-install-recommends $(2) >/dev/null; \
+    else \
+        echo "no $(1): what needs it fails or is skipped; install $(2)" >&2; \
+    fi; }
+endef

@@ -53,3 +53,14 @@ def test_committed_model_is_small_and_clean() -> None:
     model = onnx.load(file)
     onnx.checker.check_model(model, full_check=True)
     assert all(not node.doc_string and not node.metadata_props for node in model.graph.node)
+
+
+def test_qat(tmp_path: Path) -> None:
+    """Training with quantization wins back most of what quantizing the hostile network loses."""
+    for package in ("torch", "torchao", "sklearn"):
+        pytest.importorskip(package, reason=f"{package} is not installed: pip install qcc[torch] scikit-learn")
+    text = run(sys.executable, EXAMPLES / "04_qat" / "train.py", "--reference", folder=tmp_path)
+    before, after = (float(v) for v in re.findall(r"qcc ([\d.]+)%", text))
+    assert before < 90
+    assert after > 94
+    assert all(float(v) > 96 for v in re.findall(r"same class ([\d.]+)%", text))

@@ -103,6 +103,7 @@ def test_importing_is_cheap() -> None:
 
 
 def test_the_public_names() -> None:
-    assert {"compile", "load", "Model", "Target", "QccError", "__version__"} == set(qcc.__all__) == set(dir(qcc))
+    names = {"compile", "load", "quantize", "Model", "Target", "QccError", "__version__"}
+    assert names == set(qcc.__all__) == set(dir(qcc))
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = qcc.nothing

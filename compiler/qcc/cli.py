@@ -42,23 +42,46 @@ def main() -> None:
               help="What the compiled model takes and returns  [default: int8 for microcontrollers, else float]")
 @click.option("--jobs", type=click.IntRange(1), help="Processes that compile kernels  [default: one for each core]")
 @click.option("--dump-ir", type=click.Path(path_type=Path), help="Folder for the graph after every stage.")
+@click.option("--host", help="Target for what an accelerator cannot compute  [default: such nodes are errors]")
 @click.option("--stop-after", type=click.Choice(["import", "simplify", "quantize"]),
               help="Print the graph after this stage, and compile nothing.")
 def compile_command(
     model: Path, target: str, calib: Path | None, output: Path | None, name: str | None,
-    io: Literal["float", "int8"] | None, jobs: int | None, dump_ir: Path | None, stop_after: str | None,
+    io: Literal["float", "int8"] | None, jobs: int | None, dump_ir: Path | None, host: str | None,
+    stop_after: str | None,
 ) -> None:  # fmt: skip
-    """Compile an ONNX MODEL into a library, its header, and a manifest."""
+    """Compile an ONNX or TFLite MODEL into a library, its header, and a manifest."""
     from qcc import pipeline, report
     from qcc.ir.text import show
 
     if stop_after is not None:
-        found = pipeline.stages(model, calib=calib, name=name, io=io or "float")
-        click.echo(show(next(graph for stage, graph in found if stage == stop_after)), nl=False)
-        return
+        for stage, graph in pipeline.stages(model, calib=calib, name=name, io=io or "float"):
+            if stage == stop_after or (stage == "quantize" and stop_after != "import"):
+                click.echo(show(graph), nl=False)  # an integer model has no stage "simplify"
+                return
     folder = output or Path("build") / model.stem
-    made = pipeline.compile(model, target=target, calib=calib, out=folder, name=name, io=io, jobs=jobs, dump_ir=dump_ir)
+    made = pipeline.compile(model, target=target, calib=calib, out=folder, name=name, io=io, jobs=jobs, dump_ir=dump_ir,
+                            host=host)
     report.summary(made.manifest, folder)
+
+
+@main.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--format", "kind", type=click.Choice(["qdq"]), required=True,
+              help="qdq: ONNX with QuantizeLinear and DequantizeLinear.")
+@click.option("--calib", type=click.Path(path_type=Path), help="Samples: .npz, .npy, or a folder of those.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The file to write.")
+def export(model: Path, kind: str, calib: Path | None, output: Path) -> None:
+    """Write the quantized MODEL for other tools."""
+    from qcc import pipeline
+    from qcc.errors import ArtifactError
+
+    data = pipeline.export(model, calib=calib).SerializeToString()
+    try:
+        output.write_bytes(data)
+    except OSError as error:
+        raise ArtifactError(f"the model cannot be written ({error.strerror})", where=str(output)) from error
+    click.echo(f"{output}: {len(data)} bytes, {kind}")
 
 
 @main.command()
@@ -112,11 +135,16 @@ def verify(folder: Path, source: Path | None, threads: int) -> None:
 @click.option("--seconds", type=click.FloatRange(0), default=1.0, show_default=True, help="Least time to measure.")
 @click.option("--layers", is_flag=True, help="The time of each layer as well.")
 def bench(folder: Path, threads: int, seconds: float, layers: bool) -> None:
-    """Measure the latency of the compiled model in FOLDER."""
+    """Measure the latency of the compiled model in FOLDER (estimate it, on an accelerator)."""
     from qcc import report
+    from qcc.npu.artifact import NpuModel
+    from qcc.npu.report import as_text
     from qcc.runtime import load
 
     model = load(folder)
+    if isinstance(model, NpuModel):
+        click.echo(as_text(model.timeline()), nl=False)
+        return
     used = model.set_threads(threads)
     report.latency(model, used, model.measure(seconds))
     if layers:
@@ -140,6 +168,7 @@ def inspect(folder: Path) -> None:
 def targets() -> None:
     """List the targets that ship with qcc."""
     from qcc import report
+    from qcc.npu.description import Description, known_npus
     from qcc.target import Target, host_target, known_targets
 
     try:
@@ -147,3 +176,28 @@ def targets() -> None:
     except QccError:
         host = ""
     report.targets([Target.load(name) for name in known_targets()], host)
+    report.accelerators([Description.load(name) for name in known_npus()])
+
+
+@main.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--target", default="edge-npu", show_default=True, help="A shipped accelerator, or a .toml file.")
+@click.option("--vary", multiple=True, required=True, help="key=value,value… of the description; several combine.")
+@click.option("--calib", type=click.Path(path_type=Path), help="Samples: .npz, .npy, or a folder of those.")
+@click.option("--plot", type=click.Path(path_type=Path), help="The .svg file to write: latency over on-chip memory.")
+def sweep(model: Path, target: str, vary: tuple[str, ...], calib: Path | None, plot: Path | None) -> None:
+    """Estimate an ONNX MODEL on variants of an accelerator, and mark those that no other beats."""
+    from qcc import pipeline, report
+    from qcc.npu.description import Description
+    from qcc.npu.report import scatter
+    from qcc.npu.split import split
+    from qcc.npu.sweep import parse_vary
+    from qcc.npu.sweep import sweep as run_sweep
+
+    base, keys = Description.load(target), dict(parse_vary(v) for v in vary)
+    points = run_sweep(split(pipeline.quantize(model, calib=calib), base), base, keys)
+    report.pareto(list(keys), points)
+    if plot is not None:
+        shown = [(p.on_chip_bytes / 2**20, p.latency_ms, ", ".join(map(str, p.values)), p.front)
+                 for p in points if not p.fault]
+        plot.write_text(scatter(shown, "on-chip memory, MiB", "latency, ms"))

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 INT8_MIN, INT8_MAX = -128, 127
+INT16_MAX = 2**15 - 1
 INT32_MAX = 2**31 - 1
 WEIGHT_MAX = 127
 DEFAULT_SHIFT = 31

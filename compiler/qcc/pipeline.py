@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 import shutil
+import sys
 import tempfile
 import weakref
 from collections.abc import Iterator
@@ -26,8 +27,12 @@ from qcc.ir.verify import verify
 from qcc.target import Target
 
 if TYPE_CHECKING:
+    import onnx
+
     from qcc.lower.build import Built
     from qcc.lower.kernel import Call
+    from qcc.npu.artifact import NpuModel
+    from qcc.npu.description import Description
     from qcc.plan.layout import Layout
     from qcc.quantize.calibrate import Calibration
     from qcc.quantize.convert import Io
@@ -38,37 +43,51 @@ STAGES = ("import", "simplify", "quantize")
 
 
 def compile(
-    model: Any, *, target: str | Path | Target = "host", calib: Any = None, out: str | Path | None = None,
-    name: str | None = None, io: Io | None = None, method: str = "mse", jobs: int | None = None,
-    dump_ir: str | Path | None = None, progress: bool | None = None,
-) -> Model:
-    """Compile a model into a library for ``target`` and load it.
+    model: Any, *, target: str | Path | Target | Description = "host", calib: Any = None,
+    out: str | Path | None = None, name: str | None = None, io: Io | None = None, method: str = "mse",
+    jobs: int | None = None, dump_ir: str | Path | None = None, progress: bool | None = None,
+    example_inputs: Any = None, host: str | Path | Target | None = None,
+) -> Model | NpuModel:
+    """Compile a model into a library for ``target``, or into an accelerator's program, and load it.
 
-    ``model``: path or bytes of an ONNX or TFLite file, an ``onnx.ModelProto``, or a ``Graph``. A model that is integer
-    already needs no ``calib``, and keeps its own inputs and outputs whatever ``io`` says. ``calib``: samples
+    ``model``: path or bytes of an ONNX or TFLite file, an ``onnx.ModelProto``, a ``torch.nn.Module`` (with
+    ``example_inputs``, a tuple of tensors) or ``torch.export.ExportedProgram``, or a ``Graph``. Quantized models need
+    no ``calib``; one that is integer already keeps its own inputs and outputs whatever ``io`` says. ``calib``: samples
     (``quantize.calibrate.Samples``), or the path of a file or folder of them.
     ``out``: the artifact's folder; without it the artifact lives as long as the returned model. ``io``: "float", or
     "int8" for inputs and outputs in the model's own quantization (None: "int8" for microcontrollers). ``method``: how
     ranges are chosen
     (``quantize.observers.METHODS``). ``jobs``: processes that build kernels. ``dump_ir``: a folder for the graph after
-    each stage. ``progress``: bars on stderr (None: where that is a terminal). Raises ``QccError``.
+    each stage. ``progress``: bars on stderr (None: where that is a terminal). ``host``: with an accelerator, the target
+    for nodes that it cannot compute. Raises ``QccError``.
     """
     from qcc.emit.library import check_output
 
-    chosen = target if isinstance(target, Target) else Target.load(target)
-    io = io or ("int8" if chosen.emit == "c" else "float")
+    chosen = load_target(target)
+    helper = Target.load(host) if host is not None and not isinstance(host, Target) else host
+    io = io or ("int8" if isinstance(chosen, Target) and chosen.emit == "c" else "float")
     if out is not None:
         check_output(Path(out))
     remarks: list[str] = []
     graph = Graph("")
-    for stage, graph in stages(model, calib=calib, name=name, io=io, method=method, progress=progress, remarks=remarks):
+    found = stages(model, calib=calib, name=name, io=io, method=method, progress=progress, remarks=remarks,
+                   example_inputs=example_inputs)
+    for stage, graph in found:
         if dump_ir is not None:
             _dump(graph, stage, Path(dump_ir))
+
+    def made_in(folder: Path) -> Model | NpuModel:
+        if isinstance(chosen, Target):
+            return build(graph, chosen, folder, jobs=jobs, progress=progress, remarks=remarks)
+        from qcc.npu.artifact import build as build_npu
+
+        return build_npu(graph, chosen, folder, host=helper, jobs=jobs, remarks=remarks)
+
     if out is not None:
-        return build(graph, chosen, Path(out), jobs=jobs, progress=progress, remarks=remarks)
+        return made_in(Path(out))
     folder = tempfile.mkdtemp(prefix="qcc-")
     try:
-        made = build(graph, chosen, Path(folder) / graph.name, jobs=jobs, progress=progress, remarks=remarks)
+        made = made_in(Path(folder) / graph.name)
     except BaseException:
         shutil.rmtree(folder)
         raise
@@ -76,20 +95,32 @@ def compile(
     return made
 
 
-def quantize(model: Any, *, calib: Any = None, name: str | None = None, io: Io = "float", method: str = "mse") -> Graph:
+def load_target(target: str | Path | Target | Description) -> Target | Description:
+    """A target by name or file: a CPU, or an accelerator (``kind = "npu"``). Raises TargetError."""
+    from qcc.npu.description import Description, is_npu
+
+    if isinstance(target, Target | Description):
+        return target
+    return Description.load(target) if is_npu(target) else Target.load(target)
+
+
+def quantize(
+    model: Any, *, calib: Any = None, name: str | None = None, io: Io = "float", method: str = "mse",
+    example_inputs: Any = None,
+) -> Graph:
     """The integer program of a model; parameters as for ``compile``. It is the same for every target."""
-    *_, (_, graph) = stages(model, calib=calib, name=name, io=io, method=method)
+    *_, (_, graph) = stages(model, calib=calib, name=name, io=io, method=method, example_inputs=example_inputs)
     return graph
 
 
 def stages(
     model: Any, *, calib: Any = None, name: str | None = None, io: Io = "float", method: str = "mse",
-    progress: bool | None = None, remarks: list[str] | None = None,
+    progress: bool | None = None, remarks: list[str] | None = None, example_inputs: Any = None,
 ) -> Iterator[tuple[str, Graph]]:
     """The graph after each of ``STAGES``, verified; an integer graph is passed through."""
     from qcc.passes import FUSE_INTEGER, simplify
 
-    graph = _import(model, name)
+    graph = _import(model, name, example_inputs)
     verify(graph)
     if graph is not model or not is_integer(graph):
         yield "import", graph
@@ -107,13 +138,24 @@ def stages(
     from qcc.quantize.assign import assign
     from qcc.quantize.convert import convert
 
-    if calib is None:
-        raise CalibrationError("a float model needs calibration samples", hint="give some with --calib (or calib=…)")
-    measured = _calibrate(graph, calib, method, progress)
+    measured = _measure(graph, calib, method, progress)
     params, graph = assign(graph, measured.ranges, remarks)
     graph = convert(graph, params, io, measured.means, remarks)
     verify(graph)
     yield "quantize", graph
+
+
+def export(
+    model: Any, *, calib: Any = None, name: str | None = None, method: str = "mse", example_inputs: Any = None
+) -> onnx.ModelProto:
+    """The quantized model as QDQ ONNX; parameters as for ``compile``. Compiling the result gives the same program."""
+    from qcc.ir.to_qdq import to_qdq
+    from qcc.quantize.assign import assign
+
+    graph = next(g for stage, g in stages(model, name=name, example_inputs=example_inputs) if stage == "simplify")
+    measured = _measure(graph, calib, method, None)
+    params, graph = assign(graph, measured.ranges)
+    return to_qdq(graph, params, measured.means)
 
 
 def build(
@@ -127,6 +169,7 @@ def build(
     from qcc.emit.package import Package
     from qcc.plan.arena import plan_arena
     from qcc.plan.layout import plan_layout
+    from qcc.remote import RemoteModel
     from qcc.runtime import Model
 
     layout = plan_layout(graph, target)
@@ -135,7 +178,7 @@ def build(
     arena = plan_arena(layout, work_bytes(built, calls))
     package = Package(graph.name, graph, layout, arena, calls, built, target, tuple(remarks or ()))
     (emit_c if target.emit == "c" else emit_library)(package, folder)
-    return Model(folder)
+    return RemoteModel(folder) if target.missing() else Model(folder)
 
 
 def lower(graph: Graph, layout: Layout) -> list[Call]:
@@ -151,13 +194,17 @@ def is_integer(graph: Graph) -> bool:
     return any(t.dtype == "int8" for t in graph.types.values())
 
 
-def _import(model: Any, name: str | None) -> Graph:
+def _import(model: Any, name: str | None, example_inputs: Any) -> Graph:
     """The graph of a model by the front end that its contents call for."""
     if isinstance(model, Graph):
         return model
     from qcc.frontend.detect import is_tflite
 
-    if is_tflite(model):
+    if _is_torch(model):
+        from qcc.frontend import torch
+
+        graph = torch.load(model, example_inputs, name)
+    elif is_tflite(model):
         from qcc.frontend import tflite
 
         graph = tflite.load(model, name)
@@ -167,6 +214,23 @@ def _import(model: Any, name: str | None) -> Graph:
         graph = onnx.load(model, name)
     graph.name = re.sub(r"\W+", "_", name or graph.name).strip("_") or "model"
     return graph
+
+
+def _is_torch(model: Any) -> bool:
+    """Whether it is a module or an exported program; PyTorch is imported by then, or it is neither."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(model, torch.nn.Module | torch.export.ExportedProgram)
+
+
+def _measure(graph: Graph, calib: Any, method: str, progress: bool | None) -> Calibration:
+    """Ranges from the samples; without any where the model itself is quantized."""
+    from qcc.quantize.calibrate import Calibration
+
+    if calib is not None:
+        return _calibrate(graph, calib, method, progress)
+    if any(node.op == "fake_quant" for node in graph.nodes):
+        return Calibration({}, {})
+    raise CalibrationError("a float model needs calibration samples", hint="give some with --calib (or calib=…)")
 
 
 def _calibrate(graph: Graph, calib: Any, method: str, progress: bool | None) -> Calibration:
@@ -211,8 +275,6 @@ def _build(calls: list[Call], target: Target, jobs: int | None, progress: bool |
 @contextmanager
 def _bar(title: str, shown: bool | None) -> Iterator[Any]:
     """A function (done, total) that moves a bar on stderr, or None where none is shown."""
-    import sys
-
     if not (sys.stderr.isatty() if shown is None else shown):
         yield None
         return

@@ -5,13 +5,16 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
-from qcc.runtime import Model
-from qcc.target import Target
+if TYPE_CHECKING:
+    from qcc.npu.description import Description
+    from qcc.npu.sweep import Point
+    from qcc.runtime import Model
+    from qcc.target import Target
 
 Manifest = Mapping[str, Any]
 MAP_ROWS, MAP_COLUMNS = 24, 72
@@ -132,4 +135,22 @@ def targets(shipped: Sequence[Target], host: str) -> None:
     for t in shipped:
         here = "host" if t.name == host else "" if t.missing() else "runs here"
         made.add_row(t.name, here, f"{t.arch}: {', '.join(t.requires)}", t.description)
+    console().print(made)
+
+
+def accelerators(shipped: Sequence[Description]) -> None:
+    """One row for each accelerator."""
+    made = table(None, "accelerator", ">MACs/cycle", ">MHz", ">cache bytes", "description")
+    for d in shipped:
+        made.add_row(d.name, f"{d.array.macs:,}", f"{d.array.clock_mhz:g}", f"{d.cache.bytes:,}", d.description)
+    console().print(made)
+
+
+def pareto(keys: Sequence[str], points: Sequence[Point]) -> None:
+    """One row for each variant of a sweep; ``*`` marks those that no other beats."""
+    made = table(None, "", *keys, ">cycles", ">latency", ">utilization", ">MACs/cycle", ">on-chip bytes", "")
+    for p in points:
+        figures = [f"{p.cycles:,}", f"{p.latency_ms:.3f} ms", f"{p.utilization:.1%}"] if not p.fault else ["", "", ""]
+        figures += [f"{p.macs:,}", f"{p.on_chip_bytes:,}", p.fault]
+        made.add_row("*" if p.front else "", *map(str, p.values), *figures)
     console().print(made)

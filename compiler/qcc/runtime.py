@@ -20,6 +20,7 @@ from qcc.ir.graph import TensorType
 
 if TYPE_CHECKING:
     from qcc.ir.graph import Graph
+    from qcc.npu.artifact import NpuModel
 
 Arrays = Mapping[str, NDArray[Any]]
 _HOOK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int32)
@@ -44,10 +45,14 @@ class Model:
             {e["name"]: TensorType(tuple(e["shape"]), e["dtype"]) for e in self.manifest[kind]}
             for kind in ("inputs", "outputs")
         )
-        _check_machine(folder, self.manifest["target"])
+        self._attach()
+
+    def _attach(self) -> None:
+        """Load the library; raises ArtifactError if this machine cannot run it."""
+        check_machine(self.folder, self.manifest["target"])
         prefix = self.manifest["prefix"]
         self._source = self.manifest["target"]["emit"] == "c"
-        self._library = _compiled(folder, self.manifest) if self._source else _open(folder, f"lib{prefix}.so")
+        self._library = _compiled(self.folder, self.manifest) if self._source else _open(self.folder, f"lib{prefix}.so")
         self._run, self._threads, self._hook, self._arena = (
             self._library[f"{prefix}_{'host_' if self._source else ''}{name}"]
             for name in ("run", "set_threads", "set_hook", "arena")
@@ -112,7 +117,7 @@ class Model:
         def keep(_: int | None, step: int) -> None:
             layer = layers[step]
             if layer["place"] is not None:
-                found[layer["name"]] = _read(memory, layer)
+                found[layer["name"]] = read_layer(memory, layer)
 
         with self._hooked(keep):
             self.run(inputs)
@@ -173,8 +178,24 @@ class Model:
         return {next(iter(self.inputs)): x}
 
 
-def load(folder: str | Path) -> Model:
-    """The compiled model in a folder. Raises ArtifactError if there is none, or if this machine cannot run it."""
+def load(folder: str | Path) -> Model | NpuModel:
+    """The compiled model in a folder; one for another machine is run by its target's ``[run] command``, one for an
+    accelerator by its simulator.
+
+    Raises ArtifactError if there is no model, or if this machine cannot run it and the target has no command.
+    """
+    from qcc.target import missing_here
+
+    manifest = read_manifest(Path(folder))
+    target = manifest["target"]
+    if target.get("kind") == "npu":
+        from qcc.npu.artifact import NpuModel
+
+        return NpuModel(Path(folder), manifest)
+    if target.get("emit") != "c" and target.get("run") and missing_here(target["arch"], target["requires"]):
+        from qcc.remote import RemoteModel
+
+        return RemoteModel(Path(folder))
     return Model(Path(folder))
 
 
@@ -215,7 +236,7 @@ def _compiled(folder: Path, manifest: Mapping[str, Any]) -> ctypes.CDLL:
         return ctypes.CDLL(str(host_library(folder, manifest, Path(fresh))))
 
 
-def _check_machine(folder: Path, target: Mapping[str, Any]) -> None:
+def check_machine(folder: Path, target: Mapping[str, Any]) -> None:
     """Refuse code that would end in an illegal instruction."""
     from qcc.target import missing_here
 
@@ -243,7 +264,7 @@ def _checked(name: str, value: Any, t: TensorType) -> NDArray[Any]:
     return np.ascontiguousarray(array)
 
 
-def _read(memory: NDArray[np.uint8], layer: Mapping[str, Any]) -> NDArray[Any]:
+def read_layer(memory: NDArray[np.uint8], layer: Mapping[str, Any]) -> NDArray[Any]:
     """A copy of a layer's result in the arena."""
     place = layer["place"]
     dtype = np.dtype(place["dtype"])

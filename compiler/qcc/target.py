@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -31,11 +31,25 @@ class LlvmTarget(_Table):
 
 
 class Link(_Table):
-    """How objects and the C entry become a library: the first program of ``cc`` that exists, called with ``flags``."""
+    """How objects and the C entry become a library: the first program of ``cc`` that exists, called with ``flags``.
+
+    With ``binutils``, the prefix of ``ar`` and ``objcopy``, there is a static library too.
+    """
 
     cc: list[str] = Field(min_length=1)
     flags: list[str] = []
     threads: bool = False
+    binutils: str | None = None
+
+
+class Run(_Table):
+    """How a program for the target is started from a machine that cannot run it itself.
+
+    ``command``: words, in which ``{runner}`` stands for the program's path: an emulator, or a user's own script over
+    ssh or adb, which copies the program to its board and connects standard input and output. Empty: not at all.
+    """
+
+    command: list[str] = []
 
 
 class Target(_Table):
@@ -49,7 +63,7 @@ class Target(_Table):
     """CPU flags as in /proc/cpuinfo, all of which the machine must have."""
     emit: Literal["library", "c"] = "library"
     """What is made: a shared library, or C99 source for a microcontroller's firmware."""
-    family: Literal["vnni", "avx2", "c99", "dsp", "mve"]
+    family: Literal["vnni", "avx2", "c99", "dsp", "mve", "neon"]
     """The module of schedules in ``qcc.schedule``."""
     storage: Literal["uint8", "int8"]
     """How int8 activations are kept in memory: as they are, or as q + 128."""
@@ -59,12 +73,15 @@ class Target(_Table):
     """Products that one instruction adds into an int32 lane."""
     accumulators: int = Field(ge=1, le=256)
     """Vectors of sums that a register tile may hold: the registers, less those for operands."""
+    requant_shift: Literal[31, 32]
+    """The shift with which requantization is cheapest; multipliers are scaled to it where that is exact."""
     vector_bytes: int = Field(ge=1, le=256)
     alignment: int = Field(ge=1, le=4096)
     """Bytes to which buffers and packed weights are aligned."""
     llvm: LlvmTarget | None = None
     """None: there are no objects, only source."""
     link: Link
+    run: Run = Run()
 
     @property
     def halos(self) -> bool:
@@ -87,17 +104,19 @@ class Target(_Table):
 
     def codegen_key(self) -> dict[str, Any]:
         """Everything that object code depends on, for the cache: JSON values."""
-        return self.model_dump(exclude={"name", "description", "arch", "requires", "link"})
+        return self.model_dump(exclude={"name", "description", "arch", "requires", "link", "run"})
 
     def missing(self) -> list[str]:
-        """What this machine lacks to run code for the target."""
-        return missing_here(self.arch, self.requires)
+        """What this machine lacks to run code for the target; source is compiled for any."""
+        return [] if self.emit == "c" else missing_here(self.arch, self.requires)
 
 
 @cache
 def known_targets() -> tuple[str, ...]:
-    """Names of the shipped targets."""
-    return tuple(sorted(p.stem for p in data_folder("targets").glob("*.toml")))
+    """Names of the shipped targets that run compiled code (accelerators: ``npu.description.known_npus``)."""
+    from qcc.npu.description import known_npus
+
+    return tuple(sorted({p.stem for p in data_folder("targets").glob("*.toml")} - set(known_npus())))
 
 
 @cache
@@ -120,7 +139,7 @@ def missing_here(arch: str, requires: Iterable[str]) -> list[str]:
 
 def host_target() -> Target:
     """The shipped target with the most products per instruction among those that run here."""
-    fitting = [t for t in map(Target.load, known_targets()) if not t.missing()]
+    fitting = [t for t in map(Target.load, known_targets()) if t.emit == "library" and not t.missing()]
     if not fitting:
         raise TargetError(f"no shipped target runs on this machine ({platform.machine()})",
                           hint="choose one with --target to compile for another machine: " + ", ".join(known_targets()))
@@ -149,7 +168,8 @@ def _explain(error: ValidationError, path: Path) -> TargetError:
     if first["type"] == "extra_forbidden":
         model: Any = Target
         for table in tables:
-            model = model.model_fields[table].annotation
+            annotation = model.model_fields[table].annotation
+            model = next((a for a in get_args(annotation) if a is not type(None)), annotation)
         return TargetError(f"unknown key '{dotted}'", where=where, hint="known keys: " + ", ".join(model.model_fields))
     if first["type"] == "missing":
         return TargetError(f"key '{dotted}' is missing", where=where, hint="see targets/*.toml for an example")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 from qcc.ir.evaluate import run_integer
 from qcc.runtime import Model
 
+if TYPE_CHECKING:
+    from qcc.npu.artifact import NpuModel
+
 Arrays = Mapping[str, NDArray[Any]]
 
 
-def random_samples(model: Model, count: int = 4, seed: int = 0) -> list[dict[str, NDArray[Any]]]:
+def random_samples(model: Model | NpuModel, count: int = 4, seed: int = 0) -> list[dict[str, NDArray[Any]]]:
     """Inputs that reach every int8 value: uniform in the range of each input."""
     rng = np.random.default_rng(seed)
 
@@ -27,7 +30,7 @@ def random_samples(model: Model, count: int = 4, seed: int = 0) -> list[dict[str
     return [{entry["name"]: draw(entry) for entry in model.manifest["inputs"]} for _ in range(count)]
 
 
-def verify_model(model: Model, samples: Sequence[Arrays]) -> str | None:
+def verify_model(model: Model | NpuModel, samples: Sequence[Arrays]) -> str | None:
     """None if every output of every sample equals the reference's bytes, else where the first difference is."""
     program = model.program()
     for number, sample in enumerate(samples):
@@ -48,7 +51,7 @@ def _difference(what: str, got: NDArray[Any], expected: NDArray[Any]) -> str:
             f"first at {at}: {got[at]} instead of {expected[at]}")  # fmt: skip
 
 
-def _locate(model: Model, sample: Arrays) -> str:
+def _locate(model: Model | NpuModel, sample: Arrays) -> str:
     """The first node whose result in the arena differs."""
     program = model.program()
     trace = model.trace(sample)

@@ -70,8 +70,11 @@ class Machine:
         self.layouts = [plan_layout(p, target) for p in programs]
         self.calls = [lower(p, layout) for p, layout in zip(programs, self.layouts, strict=True)]
         self.built = build_kernels([c.kernel for calls in self.calls for c in calls], target, jobs=1)
-        library = folder / f"kernels-{target.name}.so"
-        objects = sorted({str(b.object) for b in self.built.values()})
+        self.folder, self.name = folder, target.name
+        self.load(sorted({str(b.object) for b in self.built.values()}))
+
+    def load(self, objects: Sequence[str]) -> None:
+        library = self.folder / f"kernels-{self.name}.so"
         subprocess.run(["cc", "-shared", "-o", str(library), *objects], check=True)
         self.library = ctypes.CDLL(str(library))
 

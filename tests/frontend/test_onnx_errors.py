@@ -28,7 +28,7 @@ REFUSED: dict[str, Case] = {
     "unknown": (op("NonZero", "x"), {}, 17, "NonZero 'y': this operator is not supported"),
     "layer_norm": (op("LayerNormalization", "x s"), {"s": floats(6)}, 17, "statistics at run time"),
     "log_softmax": (op("LogSoftmax", "x"), {}, 17, "take the logarithm outside"),
-    "quantized": (op("QuantizeLinear", "x s"), {"s": F(0.1)}, 17, "quantized models is not available in this version"),
+    "quantized": (op("QuantizeLinear", "x s"), {"s": F(0)}, 17, "its scale is 0.0; scales are positive and finite"),
     "domain": (op("FusedConv", "x", domain="com.microsoft"), {}, 17, "com.microsoft.FusedConv"),
     "random": (op("RandomNormalLike", "x"), {}, 17, "not supported"),
     "attribute_type": (op("Conv", "x w", group="two"), W, 17, "group"),
@@ -131,7 +131,7 @@ def test_all_offending_nodes_are_listed_at_once() -> None:
         op("QuantizeLinear", "x q", "e"), op("DequantizeLinear", "e q", "f"), op("Relu", "f", "g"),
         op("Slice", "x x x", "h", name="cut"), op("Softmax", "h", "y"), op("LSTM", "h r r", "z"),
     ]
-    constants = {"s": floats(6), "bad": [5], "q": F(1), "r": floats(1)}
+    constants = {"s": floats(6), "bad": [5], "q": F(0), "r": floats(1)}
     with pytest.raises(UnsupportedError) as caught:
         load(model(nodes, IMAGE, constants, outputs="d g y z"))
     found = [(item.op, item.node) for item in caught.value.items]

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from qcc import pipeline
+from qcc.cli import main
 from qcc.errors import CalibrationError, UnsupportedError
 from qcc.frontend.detect import is_tflite
 from qcc.frontend.tflite import load
@@ -113,3 +115,12 @@ def test_the_shape_operand_of_a_reshape_may_be_computed() -> None:
     w.op("RESHAPE", [x, shape], [y], "ReshapeOptions")
     graph = load(w.finish([x], [y]))
     assert run_integer(graph, {"x": np.zeros((1, 2, 3), np.int8)})["y"].shape == (1, 6)
+
+
+def test_the_command_prints_an_integer_model_after_any_stage(tmp_path: Path) -> None:
+    path = tmp_path / "model.tflite"
+    path.write_bytes(CASES["add"](np.random.default_rng(0), "int8"))
+    for stage in ("import", "simplify", "quantize"):
+        result = CliRunner().invoke(main, ["compile", str(path), "--stop-after", stage])
+        assert result.exit_code == 0
+        assert 'rounding="tflite"' in result.output

@@ -107,6 +107,7 @@ def test_every_op(first: bool) -> None:
         b.clip(b("transpose", x=x, perm=perm))
     b("transpose", x="v", perm=(1, 0))
     b("resize_bilinear", x=x, rows=((0, 2, 4), (1, 3, 5), (0, 1024, 2048)), cols=((0, 4), (1, 4), (300, 0)))
+    b("fake_quant", x=x, scale=0.03, zero_point=-7)
     b("pointwise", x=x, expr="x")
     b("pointwise", x=x, expr=2.5)
     b("pointwise", x=x, expr=("add", 1.0, ("exp", 0.5)))

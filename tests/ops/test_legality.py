@@ -35,6 +35,9 @@ TFLITE = {"rounding": "tflite", "zero_point": 0, "clamp": (-128, 127)}
 TFLITE_CONV = {**CONV, **TFLITE}
 
 CASES: list[tuple[str, Kinds, dict[str, Any], str]] = [
+    ("fake_quant", {"x": ((3,), B)}, {"scale": 0.1, "zero_point": 0}, "wants float32, got int8"),
+    ("fake_quant", {"x": ((3,), F)}, {"scale": 0.0, "zero_point": 0}, "scale 0.0 is not positive"),
+    ("fake_quant", {"x": ((3,), F)}, {"scale": 0.1, "zero_point": 128}, "zero point 128 leaves int8"),
     ("conv2d", {**XW, "x": ((5, 5, 4), F)}, CONV, "of rank 4"),
     ("conv2d", {**XW, "w": ((6, 3, 3, 3), F)}, CONV, "4 input and 6 output channels do not fit 1 groups"),
     ("conv2d", XW, {**CONV, "groups": 0}, "do not fit 0 groups"),

@@ -27,6 +27,9 @@ VERSIONS = "{{ global: {0}_run; {0}_set_threads; {0}_set_hook; {0}_arena; local:
 def emit_library(package: Package, folder: Path) -> None:
     """Write ``lib<prefix>.so``, ``<prefix>.h``, ``<prefix>.c``, ``manifest.json`` and the program into ``folder``.
 
+    A target with ``[link] binutils`` has ``lib<prefix>.a`` as well, and with ``[run] command`` the program
+    ``run_<prefix>`` around it.
+
     An earlier artifact there is replaced. Raises ArtifactError (the folder cannot be written, or holds something else)
     and ToolError (no C compiler, or it failed).
     """
@@ -38,7 +41,13 @@ def emit_library(package: Package, folder: Path) -> None:
         (new / f"{package.prefix}.c").write_text(entry_source(package))
         (new / f"{package.prefix}.h").write_text(header_source(package))
         objects = dict.fromkeys(str(package.built[c.kernel.digest].object) for c in package.calls)
-        _link(package.target, [str(new / f"{package.prefix}.c"), *objects], work, new / f"lib{package.prefix}.so")
+        sources = [str(new / f"{package.prefix}.c"), *objects]
+        _link(package.target, sources, work, new / f"lib{package.prefix}.so")
+        if package.target.link.binutils is not None:
+            static = new / f"lib{package.prefix}.a"
+            _archive(package, sources, work, static)
+            if package.target.run.command:
+                _link_runner(package, static, work, new / f"run_{package.prefix}")
         save(package.graph, new)
         (new / MANIFEST).write_text(json.dumps(manifest(package), indent=1) + "\n")
 
@@ -85,17 +94,48 @@ def replacing(folder: Path) -> Iterator[Path]:
 
 def _link(target: Target, sources: list[str], work: Path, library: Path) -> None:
     """Compile the entry and link it with the kernels; the working folder holds the weights."""
+    options = ["-Wl,--as-needed", "-Wl,--version-script=exports.map", "-Wl,-z,noexecstack"]
+    _call([*_compile(target), "-shared", "-fPIC", *sources, *_threads(target), "-o", str(library), *options], work)
+
+
+def _archive(package: Package, sources: list[str], work: Path, library: Path) -> None:
+    """A static library of one object, whose only global symbols are the functions of the header."""
+    target, prefix = package.target, package.prefix
+    single, names = f"{prefix}.o", ("run", "set_threads", "set_hook", "arena")
+    _call([*_compile(target), "-fPIC", "-r", "-nostdlib", *sources, *_threads(target), "-o", single], work)
+    tool = target.link.binutils or ""
+    _call([f"{tool}objcopy", *(f"--keep-global-symbol={prefix}_{name}" for name in names), single], work)
+    _call([f"{tool}ar", "rcs", str(library), single], work)
+
+
+def _link_runner(package: Package, static: Path, work: Path, program: Path) -> None:
+    """The program around the static library that ``qcc.remote`` talks to; it needs no shared library of its machine."""
+    names = [f"-Dmodel_{name}={package.prefix}_{name}" for name in ("run", "set_threads", "set_hook", "arena")]
+    source = str(data_folder("runtime") / "runner.c")
+    _call([*_compile(package.target), *names, "-static", source, str(static), "-pthread", "-o", str(program)], work)
+
+
+def _compile(target: Target) -> list[str]:
+    """The C compiler and the flags of every call."""
     compiler = next((found for cc in target.link.cc if (found := shutil.which(cc))), None)
     if compiler is None:
         raise ToolError(f"no C compiler was found (tried {', '.join(target.link.cc)})",
                         hint="install gcc or clang, or name yours under [link] cc in a target file")
-    runtime = data_folder("runtime")
-    threads = [str(runtime / "threads.c"), "-pthread"] if target.link.threads else []
-    command = [compiler, "-shared", "-fPIC", "-std=c99", "-Wall", "-Wextra", *target.link.flags,
-               "-I", str(runtime / "include"), *sources, *threads, "-o", str(library), "-Wl,--as-needed",
-               "-Wl,--version-script=exports.map", "-Wl,-z,noexecstack"]  # fmt: skip
-    done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
+    return [compiler, "-std=c99", "-Wall", "-Wextra", *target.link.flags, "-I", str(data_folder("runtime") / "include")]
+
+
+def _threads(target: Target) -> list[str]:
+    return [str(data_folder("runtime") / "threads.c"), "-pthread"] if target.link.threads else []
+
+
+def _call(command: list[str], work: Path) -> None:
+    """Run a tool in ``work``; raises ToolError with its first complaint."""
+    try:
+        done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        hint = "install it, or change [link] in a target file"
+        raise ToolError(f"'{command[0]}' was not found", hint=hint) from error
     if done.returncode != 0:
         said = done.stderr.splitlines() or [f"exit code {done.returncode}"]
         first = next((line for line in said if "error" in line.lower()), said[0])
-        raise ToolError(f"{compiler} failed: {first}", hint="check [link] flags of the target file, and free space")
+        raise ToolError(f"{command[0]} failed: {first}", hint="check [link] flags of the target file, and free space")

@@ -111,21 +111,26 @@ class Package:
         return self.arena.offsets[arg.value] + (arg.offset + reach) * size + self.read_ahead
 
     def edges(self) -> Iterator[tuple[str, int, str, QParams | None]]:
-        """("input" or "output", index, value, int8 parameters) of each; a float value's are those behind the edge."""
-        users, producers = self.graph.users(), self.graph.node_of()
-        for index, value in enumerate(self.graph.inputs):
-            behind = [n.output for n in users[value] if n.op == "quantize"]
-            yield "input", index, value, self.graph.types[behind[0] if behind else value].qparams
-        for index, value in enumerate(self.graph.outputs):
-            producer = producers.get(value)
-            before = producer.inputs["x"] if producer is not None and producer.op == "dequantize" else value
-            yield "output", index, value, self.graph.types[before].qparams
+        """See ``edges``."""
+        return edges(self.graph)
 
     def headline(self, node: Node) -> str:
         """One line about a node, for comments: op, shape, origin."""
         t = self.graph.types[node.output]
         source = f", from {node.source}" if node.source else ""
         return one_line(f"{node.output} = {node.op} {t.dtype}{list(t.shape)}{source}")
+
+
+def edges(graph: Graph) -> Iterator[tuple[str, int, str, QParams | None]]:
+    """("input" or "output", index, value, int8 parameters) of each; a float value's are those behind the edge."""
+    users, producers = graph.users(), graph.node_of()
+    for index, value in enumerate(graph.inputs):
+        behind = [n.output for n in users[value] if n.op == "quantize"]
+        yield "input", index, value, graph.types[behind[0] if behind else value].qparams
+    for index, value in enumerate(graph.outputs):
+        producer = producers.get(value)
+        before = producer.inputs["x"] if producer is not None and producer.op == "dequantize" else value
+        yield "output", index, value, graph.types[before].qparams
 
 
 def one_line(text: str) -> str:

@@ -1,8 +1,8 @@
 """Read an ONNX file into a float ``Graph``: opset 7 and later, static shapes, NHWC around spatial operators.
 
 Parts that do not depend on the inputs are evaluated (``onnx_fold``); every other node goes to its function in
-``IMPORTERS`` (``onnx_spatial``, ``onnx_resize``, ``onnx_elementwise``, ``onnx_linear``, ``onnx_layout``). Whatever
-cannot be imported is gathered into one ``UnsupportedError``.
+``IMPORTERS`` (``onnx_spatial``, ``onnx_resize``, ``onnx_elementwise``, ``onnx_linear``, ``onnx_layout``,
+``onnx_quant``). Whatever cannot be imported is gathered into one ``UnsupportedError``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,14 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx.external_data_helper import load_external_data_for_model, uses_external_data
 
 from qcc.errors import ModelError, Unsupported, UnsupportedError
-from qcc.frontend import onnx_elementwise, onnx_layout, onnx_linear, onnx_resize, onnx_spatial  # noqa: F401 (registry)
+from qcc.frontend import (  # noqa: F401 (registry)
+    onnx_elementwise,
+    onnx_layout,
+    onnx_linear,
+    onnx_quant,
+    onnx_resize,
+    onnx_spatial,
+)
 from qcc.frontend.onnx_fold import fold
 from qcc.frontend.onnx_node import IMPORTERS, MAX_ELEMENTS, REWRITE, OnnxNode, Refused, Scope, label
 from qcc.ir.graph import Graph, Node, TensorType
@@ -27,18 +34,18 @@ from qcc.ir.graph import Graph, Node, TensorType
 __all__ = ["SUPPORTED", "load"]
 
 OLDEST_OPSET = 7
-SUPPORTED = tuple(sorted(IMPORTERS))
+SUPPORTED = tuple(sorted([*IMPORTERS, *onnx_quant.FORMS]))
 """ONNX operators that may depend on an input; constant subgraphs may use any standard operator."""
 
 FIX_SHAPE = ("fix the shape with onnx.tools.update_model_dims or "
              "`python -m onnxruntime.tools.make_dynamic_shape_fixed`, then compile the new file")
 EXPORT_AGAIN = "export the model again"
-_QUANTIZED = "importing quantized models is not available in this version: compile the float model"
+_QUANTIZED = "quantize with QuantizeLinear and DequantizeLinear (QuantFormat.QDQ)"
 _FLOAT_TYPES = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE, onnx.TensorProto.BFLOAT16)
 
 _HINTS = {
-    **dict.fromkeys(("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul",
-                     "ConvInteger", "MatMulInteger"), _QUANTIZED),
+    **dict.fromkeys(("QLinearWhere", "QLinearReduceMean", "QAttention", "MatMulIntegerToFloat", "DynamicQuantizeMatMul",
+                     "DynamicQuantizeLSTM", "QLinearConvTranspose", "MatMulNBits"), _QUANTIZED),
     **dict.fromkeys(("LayerNormalization", "InstanceNormalization", "GroupNormalization", "RMSNormalization"),
                     "normalizations that need statistics at run time are not available: use batch normalization"),
     "LogSoftmax": "export the logits, or Softmax, and take the logarithm outside the model",
@@ -213,7 +220,9 @@ def _import_nodes(nodes: Iterable[onnx.NodeProto], scope: Scope, model: onnx.Mod
     refused: list[Unsupported] = []
     for proto in nodes:
         try:
-            _import_node(proto, scope, context, used)
+            _check_node(proto, context)
+            for part in onnx_quant.expand(proto):
+                _import_node(part, scope, used)
         except Refused as error:
             domain = "" if proto.domain in ("", "ai.onnx") else f"{proto.domain}."
             refused.append(Unsupported(label(proto), domain + proto.op_type, error.what, error.hint))
@@ -221,28 +230,35 @@ def _import_nodes(nodes: Iterable[onnx.NodeProto], scope: Scope, model: onnx.Mod
     return refused
 
 
-def _import_node(proto: onnx.NodeProto, scope: Scope, context: object, used: set[str]) -> None:
-    standard = proto.domain in ("", "ai.onnx")
-    if standard and onnx.defs.has(proto.op_type):
-        try:
-            onnx.checker.check_node(proto, context)
-        except (onnx.checker.ValidationError, UnicodeDecodeError) as error:
-            reason = " ".join(str(error).split("==>")[0].split())
-            raise Refused(reason, "check this node's inputs and attributes") from error
-        if not scope.unknown.intersection(proto.input) and fold(proto, scope):
-            return
+def _check_node(proto: onnx.NodeProto, context: object) -> None:
+    """Refuse a standard operator with inputs or attributes that it cannot have."""
+    if proto.domain not in ("", "ai.onnx") or not onnx.defs.has(proto.op_type):
+        return
+    try:
+        onnx.checker.check_node(proto, context)
+    except (onnx.checker.ValidationError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split("==>")[0].split())
+        raise Refused(reason, "check this node's inputs and attributes") from error
+
+
+def _import_node(proto: onnx.NodeProto, scope: Scope, used: set[str]) -> None:
+    standard = proto.domain in ("", "ai.onnx") or (
+        proto.domain == onnx_quant.MICROSOFT and proto.op_type in ("QuantizeLinear", "DequantizeLinear"))
+    if standard and onnx.defs.has(proto.op_type) and not scope.unknown.intersection(proto.input) and fold(proto, scope):
+        return
     if not standard or proto.op_type not in IMPORTERS:
         raise Refused("this operator is not supported", _HINTS.get(proto.op_type, REWRITE))
     if scope.unknown.intersection(proto.input):
         scope.unknown.update(filter(None, proto.output))
         return
     node = OnnxNode(proto, scope)
+    onnx_quant.carry(node)
     found = IMPORTERS[proto.op_type](node)
     results = [found] if isinstance(found, str) else found
     for position, output in enumerate(proto.output):
         if position < len(results):
             node.bind(output, results[position])
-        elif output in used:
+        elif output in used and output not in scope.known:
             raise Refused(f"its output '{output}' is not supported")
 
 
@@ -284,6 +300,9 @@ def _bind_outputs(graph: onnx.GraphProto, scope: Scope) -> None:
     for info in graph.output:
         if info.name in scope.known:
             raise ModelError(f"output '{info.name}' does not depend on any input", hint="remove this output")
+        if info.name in scope.quantized:
+            raise ModelError(f"output '{info.name}' is made of quantized integers",
+                             hint="end the model with DequantizeLinear")
         if info.name in scope.graph.outputs:
             raise ModelError(f"output '{info.name}' appears twice", hint=EXPORT_AGAIN)
         if info.name in scope.graph.inputs:

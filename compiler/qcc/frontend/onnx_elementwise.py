@@ -137,7 +137,7 @@ def operand(n: OnnxNode, index: int, rank: int) -> str:
     shape = n.shape(index)
     if len(shape) < rank and n.is_known(index):
         array = n.floats(index, f"input '{n.inputs[index]}'")
-        return n.constant(n.inputs[index], array.reshape(full_rank(shape, rank)))
+        return n.constant(n.inputs[index], array.reshape(full_rank(shape, rank)), n.operand_grid(index))
     return n.reshape(n.value(index), full_rank(shape, rank))
 
 

@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
 from qcc.frontend.onnx_node import MAX_ELEMENTS, Refused, Scope
+from qcc.numerics import QParams
 
+MOVED = ("Transpose", "Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Gather", "Expand")
+"""Operators whose result holds only elements of their first operand."""
 RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
 
 
@@ -23,10 +26,27 @@ def fold(proto: onnx.NodeProto, scope: Scope) -> bool:
         return True
     inputs = {name: scope.known.get(name) for name in proto.input if name}
     has_body = any(a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for a in proto.attribute)
-    if has_body or proto.op_type in RANDOM or any(array is None for array in inputs.values()):
+    quantizes = proto.op_type in ("QuantizeLinear", "DequantizeLinear")  # their importers keep what they know
+    if quantizes or has_body or proto.op_type in RANDOM or any(array is None for array in inputs.values()):
         return False
     scope.known.update(_evaluate(proto, {k: v for k, v in inputs.items() if v is not None}, scope.opset))
+    _carry_grid(proto, scope)
     return True
+
+
+def _carry_grid(proto: onnx.NodeProto, scope: Scope) -> None:
+    """Let a dequantized constant that was only moved keep its parameters."""
+    grid = scope.grids.get(proto.input[0]) if proto.input else None
+    if grid is None or proto.op_type not in MOVED:
+        return
+    if grid.axis is not None:
+        if proto.op_type not in ("Transpose", "Identity"):
+            return
+        rank = scope.known[proto.output[0]].ndim
+        perm = next((list(a.ints) for a in proto.attribute if a.name == "perm"), list(range(rank))[::-1])
+        axis = grid.axis if proto.op_type == "Identity" else perm.index(grid.axis)
+        grid = QParams(grid.scale, 0, axis)
+    scope.grids[proto.output[0]] = grid
 
 
 def _shape(proto: onnx.NodeProto, shape: tuple[int, ...]) -> NDArray[Any]:

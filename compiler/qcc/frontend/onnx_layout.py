@@ -176,6 +176,14 @@ def slice_(n: OnnxNode) -> str:
     return n.emit("slice", {"x": x}, begin=tuple(begin), end=tuple(end), step=tuple(step))
 
 
+def _padding_value(n: OnnxNode) -> float:
+    """The constant; where the operand is quantized, the real number that its integer stands for."""
+    if n.inputs[0] not in n.scope.quantized:
+        return n.scalar(2, "padding value")
+    q, kind = n.scope.quantized[n.inputs[0]]
+    return q.step * (n.scalar(2, "padding value") - (128 if kind == "uint8" else 0) - q.zero_point)
+
+
 @importer("Pad")
 def pad(n: OnnxNode) -> str:
     """Attributes before opset 11, then inputs; negative pads cut."""
@@ -183,7 +191,7 @@ def pad(n: OnnxNode) -> str:
     if n.opset < 11:
         pads, value, axes = n.ints("pads", ()), float(n.attrs.get("value", 0.0)), tuple(range(rank))
     else:
-        pads, value = n.integers(1, "pads"), n.scalar(2, "padding value") if n.has(2) else 0.0
+        pads, value = n.integers(1, "pads"), _padding_value(n) if n.has(2) else 0.0
         axes = tuple(normal_axis(a, rank) for a in n.integers(3, "axes")) if n.has(3) else tuple(range(rank))
     mode = n.attrs.get("mode", "constant")
     if mode not in ("constant", "edge", "reflect"):

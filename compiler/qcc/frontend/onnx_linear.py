@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from qcc.frontend.onnx_elementwise import full_rank, operand
 from qcc.frontend.onnx_node import OnnxNode, Refused, importer, normal_axes, normal_axis
+from qcc.numerics import QParams
 
 Floats = NDArray[np.float64]
 
@@ -34,10 +35,14 @@ def gemm(n: OnnxNode) -> str:
             raise Refused(f"its bias of shape {list(n.shape(2))} does not broadcast to {[rows, columns]}")
     if n.is_known(1):
         w = alpha * n.floats(1, "weights").astype(np.float64)
-        return _add_gemm_bias(n, _dense(n, _maybe_turned(n, 0, turned[0]), w if turned[1] else w.T, 1, bias), beta)
+        grid = n.weight_grid(1, 0 if turned[1] else 1, factor=alpha)
+        y = _dense(n, _maybe_turned(n, 0, turned[0]), w if turned[1] else w.T, 1, grid, bias)
+        return _add_gemm_bias(n, y, beta)
     if n.is_known(0):
         w = alpha * n.floats(0, "weights").astype(np.float64)
-        y = _dense(n, _maybe_turned(n, 1, not turned[1]), w.T if turned[0] else w, 0, None if bias is None else bias.T)
+        grid = n.weight_grid(0, 1 if turned[0] else 0, factor=alpha)
+        x = _maybe_turned(n, 1, not turned[1])
+        y = _dense(n, x, w.T if turned[0] else w, 0, grid, None if bias is None else bias.T)
         return _add_gemm_bias(n, n.transpose(y, (1, 0)), beta)
     y = n.emit("matmul", {"a": _maybe_turned(n, 0, turned[0]), "b": _maybe_turned(n, 1, turned[1])}, transpose_b=False)
     if alpha != 1:
@@ -51,9 +56,12 @@ def _maybe_turned(n: OnnxNode, index: int, turn: bool) -> str:
     return n.transpose(n.value(index), (1, 0) if turn else (0, 1))
 
 
-def _dense(n: OnnxNode, x: str, w: Floats, weight_input: int, bias: Floats | None) -> str:
-    """x [..., K] times w [O, K]; ``bias`` [1, O] belongs to it, [rows, O] is added behind, and its O may be one."""
-    inputs = {"x": x, "w": n.constant(n.inputs[weight_input], w)}
+def _dense(n: OnnxNode, x: str, w: Floats, weight_input: int, grid: QParams | None, bias: Floats | None) -> str:
+    """x [..., K] times w [O, K], which is on the ``grid`` if any.
+
+    ``bias`` [1, O] belongs to the layer; [rows, O] is added behind, and its O may be one.
+    """
+    inputs = {"x": x, "w": n.constant(n.inputs[weight_input], w, grid)}
     if bias is not None and len(bias) == 1:
         inputs["b"] = n.constant(n.inputs[2], np.broadcast_to(bias[0], (len(w),)))
     y = n.emit("dense", inputs, clamp=None)
@@ -88,6 +96,7 @@ def matmul(n: OnnxNode) -> str:
         return _squeezed(n, n.emit("matmul", {"a": _matrix(n, 0), "b": _matrix(n, 1)}, transpose_b=False), ranks)
     side = known[0]
     w = n.floats(side, "weights").astype(np.float64)
+    grid = n.weight_grid(side, -1 if side == 1 else -2) if w.ndim > 1 else None
     if w.ndim == 1:
         w = w[:, None] if side == 1 else w[None]
     x = _matrix(n, 1 - side)
@@ -95,9 +104,9 @@ def matmul(n: OnnxNode) -> str:
     x = n.reshape(x, full_rank(n.shape_of(x), rank))
     w = w.reshape(w.shape[-2:])
     if side == 1:
-        y = _dense(n, x, w.T, 1, None)
+        y = _dense(n, x, w.T, 1, grid, None)
     else:
-        y = n.transpose(_dense(n, n.transpose(x, _swapped(rank)), w, 0, None), _swapped(rank))
+        y = n.transpose(_dense(n, n.transpose(x, _swapped(rank)), w, 0, grid, None), _swapped(rank))
     return _squeezed(n, y, ranks)
 
 

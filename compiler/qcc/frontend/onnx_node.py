@@ -16,6 +16,7 @@ from qcc.frontend.refused import MAX_TAKEN as MAX_TAKEN
 from qcc.frontend.refused import REWRITE as REWRITE
 from qcc.frontend.refused import Refused as Refused
 from qcc.ir.graph import Attr, Graph, Node
+from qcc.numerics import QParams
 from qcc.ops import OPS
 from qcc.ops.base import IllegalNode
 
@@ -36,6 +37,10 @@ class Scope:
     known: dict[str, NDArray[Any]] = field(default_factory=dict)
     values: dict[str, str] = field(default_factory=dict)
     unknown: set[str] = field(default_factory=set)
+    grids: dict[str, QParams] = field(default_factory=dict)
+    """Parameters of known values that were dequantized; the axis is the file's."""
+    quantized: dict[str, tuple[QParams, str]] = field(default_factory=dict)
+    """Parameters (int8) and file dtype of values that are integers in the file and reals in the graph."""
 
     def fresh(self, hint: str) -> str:
         """A name that neither the graph nor the ONNX file uses."""
@@ -45,15 +50,18 @@ class Scope:
             name = f"{hint}_{count}"
         return name
 
-    def constant(self, hint: str, array: NDArray[Any]) -> str:
-        """Store a float32 constant, under its ONNX name where that is free; raises ``ModelError`` if not finite."""
+    def constant(self, hint: str, array: NDArray[Any], grid: QParams | None = None) -> str:
+        """Store a float32 constant, under its ONNX name where that is free; raises ``ModelError`` if not finite.
+
+        ``grid``: parameters that the file gives it.
+        """
         with np.errstate(over="ignore"):
             real = np.ascontiguousarray(array, np.float32).reshape(array.shape)
         if not np.all(np.isfinite(real)):
             raise ModelError(f"constant '{hint}' holds NaN, infinity or numbers too large for float32",
                              hint="export the model again from finite weights")
         name = hint if hint in self.known and hint not in self.graph.types else self.fresh(hint)
-        return self.graph.add_constant(name, real)
+        return self.graph.add_constant(name, real, grid)
 
 
 class OnnxNode:
@@ -120,7 +128,8 @@ class OnnxNode:
         """Graph value of a float input; a known one becomes a float32 constant."""
         name = self._present(index)
         if name not in self.scope.values:
-            self.scope.values[name] = self.scope.constant(name, self.floats(index, f"input '{name}'"))
+            self.scope.values[name] = self.scope.constant(
+                name, self.floats(index, f"input '{name}'"), self.operand_grid(index))
         value = self.scope.values[name]
         dtype = self.scope.graph.types[value].dtype
         if dtype != "float32":
@@ -139,9 +148,30 @@ class OnnxNode:
             raise Refused(f"attribute {name} has {len(found)} numbers, {count} are needed")
         return found
 
-    def constant(self, hint: str, array: NDArray[Any]) -> str:
+    def constant(self, hint: str, array: NDArray[Any], grid: QParams | None = None) -> str:
         """Add a float32 constant (named ``hint`` where it is free); returns its value name."""
-        return self.scope.constant(hint, array)
+        return self.scope.constant(hint, array, grid)
+
+    def operand_grid(self, index: int) -> QParams | None:
+        """Parameters of a constant that the file quantizes per tensor."""
+        grid = self.scope.grids.get(self.inputs[index])
+        return grid if grid is not None and grid.axis is None else None
+
+    def weight_grid(self, index: int, axis: int, repeat: int = 1, factor: float = 1.0) -> QParams | None:
+        """Parameters along axis 0 of weights whose output channels are ``axis`` of a file's constant.
+
+        ``repeat``: how often the channels of that axis occur in a row (groups); ``factor``: what the constant is
+        multiplied by. None where the file does not quantize the constant.
+        """
+        grid = self.scope.grids.get(self.inputs[index])
+        if grid is None:
+            return None
+        shape = self.shape(index)
+        if grid.axis not in (None, axis % len(shape)):
+            raise Refused(f"its weights are quantized along axis {grid.axis} of {list(shape)}",
+                          f"quantize them along axis {axis % len(shape)}, or per tensor")
+        scales = grid.scale if isinstance(grid.scale, tuple) else (grid.scale,) * shape[axis]
+        return QParams(tuple(s * abs(factor) for s in scales) * repeat, 0, 0)
 
     def emit(self, op: str, inputs: Mapping[str, str], **attrs: Attr) -> str:
         """Append a node; returns its value. An ill-formed one (``Op.infer``) is refused."""

@@ -88,7 +88,7 @@ def conv(n: OnnxNode) -> str:
     _check_kernel(n, w.shape[2:])
     geometry = window(n, w.shape[2:])
     images = w.reshape(*w.shape[:2], *geometry.kernel)
-    inputs = {"x": x, "w": n.constant(n.inputs[1], images.transpose(0, 2, 3, 1))}
+    inputs = {"x": x, "w": n.constant(n.inputs[1], images.transpose(0, 2, 3, 1), n.weight_grid(1, 0))}
     if n.has(2):
         inputs["b"] = _bias(n, w.shape[0])
     y = n.emit("conv2d", inputs, stride=geometry.stride, pad=geometry.pad, dilation=geometry.dilation,
@@ -123,7 +123,8 @@ def conv_transpose(n: OnnxNode) -> str:
     kh, kw = geometry.kernel
     split = w.reshape(groups, channels // groups, w.shape[1], kh, kw).transpose(0, 2, 3, 4, 1)
     outputs = groups * w.shape[1]
-    inputs = {"x": x, "w": n.constant(n.inputs[1], split.reshape(outputs, kh, kw, channels // groups))}
+    taps = split.reshape(outputs, kh, kw, channels // groups)
+    inputs = {"x": x, "w": n.constant(n.inputs[1], taps, n.weight_grid(1, 1, groups))}
     if n.has(2):
         inputs["b"] = _bias(n, outputs)
     y = n.emit("conv_transpose2d", inputs, stride=geometry.stride, pad=pad, dilation=geometry.dilation, groups=groups,

@@ -22,7 +22,11 @@ Attr = Any
 
 @dataclass(frozen=True)
 class TensorType:
-    """Shape (static), dtype name (float32, int8, int32, int64) and, for quantized values, how to read them."""
+    """Shape (static), dtype name (float32, int8, int32, int64) and, for quantized values, how to read them.
+
+    A float32 constant may have parameters too: a quantized file gave them, and the elements are multiples of the scale.
+    Converting keeps the file's integers.
+    """
 
     shape: tuple[int, ...]
     dtype: str = "float32"

@@ -19,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from qcc import numerics
 from qcc.errors import QccError
 from qcc.ir.graph import Graph, Node
+from qcc.numerics import QParams
 from qcc.ops.pointwise import FUNCTIONS, Expr, evaluate
 from qcc.ops.pool import taps_inside
 
@@ -82,8 +83,8 @@ class _Export:
         """Name of a value in an order; emits what it takes."""
         if (value, nchw) not in self.names:
             if value in self.graph.constants:
-                array = self.graph.constants[value]
-                self.names[value, nchw] = self.constant(_permuted_array(array, TO_NCHW) if nchw else array)
+                array, given = self.graph.constants[value], self.graph.types[value].qparams
+                self.names[value, nchw] = self.given(_permuted_array(array, TO_NCHW) if nchw else array, given)
             else:
                 source, perm = self.names[value, not nchw], TO_NCHW if nchw else TO_NHWC
                 self.emit("Transpose", [source], self.define(value, nchw), perm=perm)
@@ -105,8 +106,24 @@ class _Export:
     def constant(self, array: Any) -> str:
         """Name of a new initializer."""
         name = self.fresh(f"c{len(self.initializers)}")
-        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        self.initializers.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
         return name
+
+    def given(self, array: Any, q: QParams | None) -> str:
+        """Name of a constant; one with given parameters is stored as integers (a bias as int32) and dequantized."""
+        if q is None:
+            return self.constant(array)
+        scale: Any = np.asarray(q.scale, np.float32)
+        wide = np.asarray(q.scale) if q.axis is None else np.reshape(q.scale, [-1 if i == q.axis else 1
+                                                                             for i in range(array.ndim)])
+        levels = np.rint(array / wide) + q.zero_point
+        bias = q.axis is not None and array.ndim == 1
+        fits = not bias and levels.min(initial=0) >= numerics.INT8_MIN and levels.max(initial=0) <= numerics.INT8_MAX
+        stored = levels.astype(np.int8 if fits else np.int32)
+        zeros = np.full(scale.shape, q.zero_point, stored.dtype)
+        inputs = [self.constant(item) for item in (stored, scale, *([] if bias else [zeros]))]
+        axis = {} if q.axis is None else {"axis": q.axis}
+        return self.emit("DequantizeLinear", inputs, None, **axis)
 
     def emit(self, op: str, inputs: Sequence[str], output: str | None = None, **attributes: Any) -> str:
         """Append a node; an output without a name gets a fresh one."""
@@ -172,7 +189,8 @@ def _axis(axis: int, nchw: bool) -> int:
 
 
 def _dense(e: _Export, node: Node) -> None:
-    product = "MatMul", [e.get(node.inputs["x"]), e.constant(e.graph.constants[node.inputs["w"]].T)]
+    w, q = e.graph.constants[node.inputs["w"]].T, e.graph.types[node.inputs["w"]].qparams
+    product = "MatMul", [e.get(node.inputs["x"]), e.given(w, q and QParams(q.scale, 0, 1))]
     _epilogue(e, node, False, *product)
 
 
@@ -187,15 +205,23 @@ def _epilogue(e: _Export, node: Node, nchw: bool, op: str, inputs: list[str], **
 
 def _convolution(e: _Export, node: Node) -> None:
     a, w = node.attrs, e.graph.constants[node.inputs["w"]]
+    q = e.graph.types[node.inputs["w"]].qparams
     geometry = {"kernel_shape": w.shape[1:3], "strides": a["stride"], "pads": a["pad"], "dilations": a["dilation"],
                 "group": a["groups"]}
     if node.op == "conv2d":
         op, taps = "Conv", w.transpose(TO_NCHW)
     else:
         groups = w.reshape(a["groups"], -1, *w.shape[1:]).transpose(0, 4, 1, 2, 3)
+        q = q and _shared(q, a["groups"])
         op, taps, geometry["output_padding"] = "ConvTranspose", groups.reshape(-1, *groups.shape[2:]), a["output_pad"]
     bias = [e.get(node.inputs["b"])] if "b" in node.inputs else []
-    _epilogue(e, node, True, op, [e.get(node.inputs["x"], nchw=True), e.constant(taps), *bias], **geometry)
+    _epilogue(e, node, True, op, [e.get(node.inputs["x"], nchw=True), e.given(taps, q), *bias], **geometry)
+
+
+def _shared(q: QParams, groups: int) -> QParams | None:
+    """Scales along axis 1 of ONNX's transposed convolution, whose groups must share them; None if they do not."""
+    each = np.reshape(q.scale, (groups, -1))
+    return QParams(tuple(each[0].tolist()), 0, 1) if (each == each[0]).all() else None
 
 
 def _matmul(e: _Export, node: Node) -> None:
@@ -231,6 +257,16 @@ def _pointwise(e: _Export, node: Node) -> None:
         e.write(node, nchw, "Identity", [x])
     else:
         e.expression(expr, x, e.define(node.output, nchw))
+
+
+def _fake_quant(e: _Export, node: Node) -> None:
+    nchw, parameters = e.order(node), [e.constant(np.float32(node.attrs["scale"])), e.constant(_zero(node))]
+    q = e.emit("QuantizeLinear", [e.get(node.inputs["x"], nchw), *parameters])
+    e.write(node, nchw, "DequantizeLinear", [q, *parameters])
+
+
+def _zero(node: Node) -> NDArray[np.int8]:
+    return np.asarray(node.attrs["zero_point"], np.int8)
 
 
 def _depends(expr: Expr) -> bool:
@@ -354,6 +390,7 @@ WRITERS: dict[str, Callable[[_Export, Node], None]] = {
     "matmul": _matmul,
     "batch_norm": _batch_norm,
     "pointwise": _pointwise,
+    "fake_quant": _fake_quant,
     "prelu": _prelu,
     "softmax": _softmax,
     "concat": _concat,

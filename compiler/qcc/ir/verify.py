@@ -80,13 +80,13 @@ def _values(graph: Graph) -> Iterator[str]:
             if array is None and kind.dtype == "int8":
                 yield f"{value}: an int8 activation without quantization parameters"
             continue
-        if kind.dtype not in ZERO_POINTS:
+        if kind.dtype not in ZERO_POINTS and not (array is not None and kind.dtype == "float32"):
             yield f"{value}: {kind.dtype} values have no quantization parameters"
             continue
         scales = q.scale if isinstance(q.scale, tuple) else (q.scale,)
         if not all(math.isfinite(s) and s > 0 for s in scales):
             yield f"{value}: scales must be positive and finite"
-        low, high = ZERO_POINTS[kind.dtype]
+        low, high = ZERO_POINTS.get(kind.dtype, ZERO_POINTS["int8"])
         if not low <= q.zero_point <= high:
             yield f"{value}: zero point {q.zero_point} leaves {kind.dtype}"
         if (q.axis is None) == isinstance(q.scale, tuple):

@@ -196,17 +196,14 @@ def lower(kernel: Kernel) -> Any:
 def compile_kernel(kernel: Kernel, target: Target) -> tuple[Any, str, int]:
     """(runtime module, symbol, extent of the outermost loop) of one kernel."""
     import tvm
-    from tvm import s_tir
 
     from qcc.lower.plain import plain_function
-    from qcc.schedule import schedule
+    from qcc.schedule import scheduled
 
-    sch = s_tir.Schedule(lower(kernel))
-    schedule(sch, kernel, target)
     symbol = f"qcc_{kernel.compute}_{kernel.digest[:12]}"
     assert target.llvm is not None, f"{target.name} gets source, not objects"
     llvm = tvm.target.Target(dict(target.llvm))
-    func, extent = plain_function(sch.mod["main"], symbol, llvm)
+    func, extent = plain_function(scheduled(kernel, target), symbol, llvm)
     module = tvm.get_global_func("target.build.llvm")(tvm.IRModule({symbol: func}), llvm)
     return module, symbol, extent
 

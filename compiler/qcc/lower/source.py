@@ -43,16 +43,11 @@ def kernel_source(kernel: Kernel, target: Target) -> Source:
     """The C function of a kernel."""
     from importlib import import_module
 
-    from qcc.lower.build import lower
-    from qcc.schedule import schedule
+    from qcc.schedule import scheduled
 
-    functions = import_module(f"qcc.schedule.{target.family}").FUNCTIONS
-    func = functions[kernel.compute](kernel) if kernel.compute in functions else None
-    if func is None:
-        sch = s_tir.Schedule(lower(kernel))
-        schedule(sch, kernel, target)
-        func = _with_pointers(sch.mod["main"])
-    func, work = _hoist(func)
+    written = import_module(f"qcc.schedule.{target.family}").FUNCTIONS.get(kernel.compute)
+    func = written(kernel) if written is not None else None
+    func, work = _hoist(func if func is not None else _with_pointers(scheduled(kernel, target)))
     symbol = _symbol(kernel)
     c = tvm.target.Target("c")
     func = func.with_attrs({"global_symbol": symbol, "target": c, "tirx.noalias": True})

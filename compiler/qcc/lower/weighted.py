@@ -18,15 +18,13 @@ from qcc.lower.columns import columns_call, plane_call
 from qcc.lower.elementwise import lookup_calls
 from qcc.lower.kernel import BufferArg, Call, CallBuilder, LowerContext, View
 from qcc.lower.views import Placed, merge_axes
-from qcc.numerics import INT8_MAX, INT8_MIN, INT32_MAX
+from qcc.numerics import INT8_MAX, INT8_MIN, INT16_MAX, INT32_MAX, accumulator_bound
 from qcc.ops.rounding import follows_tflite
-from qcc.schedule.tiles import split_pixels
+from qcc.schedule.tiles import depthwise_packing, gemm_parts
 
 Int = TypeVar("Int", np.int8, np.int32)
 Weights = NDArray[np.int8] | NDArray[np.int16]
 """int8, or int16 where TFLite's weights less their zero point leave int8."""
-HIGH_WORD = 32
-"""With this shift the result is the high word of the product: no shift at all in vectors."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,7 @@ def pad_to(array: NDArray[Int], axis: int, multiple: int) -> NDArray[Int]:
 def centred_weights(node: Node, ctx: LowerContext) -> Weights:
     """Weights less their zero point, which only TFLite's first scheme has."""
     w: NDArray[np.int8] = ctx.constant(node.inputs["w"])
-    zero_point = ctx.type(node.inputs["w"]).zero_point
+    zero_point = ctx.type(node.inputs["w"]).zero_point if follows_tflite(node) else 0
     return w.astype(np.int16) - np.int16(zero_point) if zero_point else w
 
 
@@ -114,11 +112,11 @@ def pack_depthwise(w: NDArray[np.int8], lanes: int, dot: int) -> NDArray[np.int8
     return np.ascontiguousarray(w.reshape(n // lanes, lanes, ky // dot, dot, kx).transpose(0, 4, 2, 1, 3))
 
 
-def high_word(multiplier: NDArray[np.int32], shift: int) -> tuple[NDArray[np.int32], int]:
-    """The same requantization with shift 32 where the multipliers have room; exact, as both scale by a power of two."""
-    extra = HIGH_WORD - shift
+def scaled_to(wanted: int, multiplier: NDArray[np.int32], shift: int) -> tuple[NDArray[np.int32], int]:
+    """The same requantization with a larger shift where the multipliers have room: both scale by a power of two."""
+    extra = wanted - shift
     if extra > 0 and int(multiplier.max(initial=0)) << extra <= INT32_MAX:
-        return (multiplier << extra).astype(np.int32), HIGH_WORD
+        return (multiplier << extra).astype(np.int32), wanted
     return multiplier, shift
 
 
@@ -139,7 +137,7 @@ class Epilogue:
         if follows_tflite(node):
             self.shifts = ctx.constant(node.inputs["shift"])
         else:
-            self.multiplier, self.shift = high_word(self.multiplier, a["shift"])
+            self.multiplier, self.shift = scaled_to(ctx.target.requant_shift, self.multiplier, a["shift"])
         low, high = a["clamp"]
         self.clamped = (low, high) != (-128, 127)
         self.q = np.array([a["zero_point"] + self.offset, low + self.offset, high + self.offset, 0, 0], np.int32)
@@ -149,12 +147,20 @@ class Epilogue:
             self.residual = ctx.place(node.inputs["residual"])
             self.fraction = a["fraction"]
             self.q[3:] = ctx.type(node.inputs["residual"]).zero_point + self.offset, a["residual_multiplier"]
+        self.narrow = False
+        """Values fit 16 bits before they are clamped, zero point included."""
+        if self.shift is not None:
+            bound = accumulator_bound(w, ctx.constant(node.inputs["b"]), ctx.type(node.inputs["x"]).zero_point)
+            values = bound.astype(np.float64) * self.multiplier * 2.0**-self.shift
+            largest = (values.max(initial=0) + 255 * abs(int(self.q[4])) + 2) * 2.0**-self.fraction
+            self.narrow = bool(largest + 256 < INT16_MAX)
+        self.symmetric = bool((w > -128).all())
 
     def params(self, channels: int) -> dict[str, int | bool | None]:
         """Static parameters. ``shift`` is None with TFLite's rounding; ``raised``: some shifts are to the left."""
         raised = self.shifts is not None and bool((self.shifts < 0).any())
         return {"channels": channels, "shift": self.shift, "raised": raised, "fraction": self.fraction,
-                "clamped": self.clamped}
+                "clamped": self.clamped, "narrow": self.narrow, "symmetric": self.symmetric}  # fmt: skip
 
     def add_constants(self, call: CallBuilder, begin: int, end: int, lanes: int) -> None:
         """Bias, multiplier and shift of channels [begin, end), padded to whole vectors."""
@@ -187,29 +193,31 @@ def gemm_calls(
     joined = kx == 1 or (pixel == channels and window.dilation[1] == 1)
     runs = [part.reshape(n, ky, 1, kx * channels) if joined else part for part in byte_parts(w)]
     # The parts of a tap are taps at the same place.
-    packed = pack_gemm(np.stack(runs, axis=3).reshape(n, ky, -1, runs[0].shape[3]), target.lanes, target.dot)
-    blocks, _, taps, groups = packed.shape[:4]
-    taps //= len(runs)
+    stacked = np.stack(runs, axis=3).reshape(n, ky, -1, runs[0].shape[3])
     step, hop = window.stride[1] * pixel, window.dilation[1] * pixel
     batch, height, width, _ = y[0].shape
     calls = []
-    for first, last in split_pixels(width, blocks, target.accumulators):
-        count = last - first
-        extent = (count - 1) * step + (taps - 1) * hop + groups * target.dot
+    for part in gemm_parts(target, width, n, w[0].size):
+        count, these = part.last - part.first, part.end - part.begin
+        packed = pack_gemm(stacked[part.begin : part.end], part.lanes, part.dot)
+        blocks, _, taps, groups = packed.shape[:4]
+        taps //= len(runs)
+        extent = (count - 1) * step + (taps - 1) * hop + groups * part.dot
         call = CallBuilder(
-            "conv_gemm", node.output, macs=batch * height * count * w.size,
+            "conv_gemm", node.output, macs=batch * height * count * these * (w.size // n),
             params={"stride": window.stride[0], "dilation": window.dilation[0], "step": step, "hop": hop,
-                    "parts": len(runs), "outputs": (batch, height, count), **epilogue.params(n)},
+                    "parts": len(runs), "outputs": (batch, height, count), "depth": w[0].size,
+                    **epilogue.params(these)},
         )  # fmt: skip
-        origin = BufferArg(x[1].value, x[1].offset + first * step)
+        origin = BufferArg(x[1].value, x[1].offset + part.first * step)
         call.read("x", (View((batch, x[0].shape[1], extent), (*x[0].strides[:2], 1), x[0].dtype), origin))
         call.const("w", packed)
-        epilogue.add_constants(call, begin, begin + n, target.lanes)
-        part, index = (batch, height, count, n), (0, 0, first, 0)
+        epilogue.add_constants(call, begin + part.begin, begin + part.end, part.lanes)
+        shape, index, wide = (batch, height, count, these), (0, 0, part.first, part.begin), blocks * part.lanes
         if residual is not None:
-            call.read("residual", vectors(moved(residual, index, part), blocks * target.lanes))
+            call.read("residual", vectors(moved(residual, index, shape), wide))
         call.const("q", epilogue.q)
-        call.write("y", vectors(moved(y, index, part), blocks * target.lanes))
+        call.write("y", vectors(moved(y, index, shape), wide))
         calls.append(call.call())
     return calls
 
@@ -220,7 +228,8 @@ def depthwise_call(
     """Depthwise convolution of padded x [B, H, W, C] by w [C, KY, KX, 1] into y [B, OH, OW, C]."""
     if ctx.target.emit == "c":
         return plane_call(node, ctx, x, y, w, window, epilogue)
-    lanes, dot = ctx.target.lanes, ctx.target.dot
+    sliding = window.stride[0] == window.dilation[0] == 1
+    lanes, dot = depthwise_packing(ctx.target, w.shape[1], sliding)
     parts = byte_parts(w[..., 0])
     packed = pack_depthwise(np.stack(parts, axis=3).reshape(*w.shape[:2], -1), lanes, dot)
     (batch, height, width, _), n = y[0].shape, w.shape[0]
@@ -228,8 +237,8 @@ def depthwise_call(
     call = CallBuilder(
         "conv_depthwise", node.output, macs=batch * height * width * w.size,
         params={"stride": window.stride[1], "dilation": window.dilation[1], "parts": len(parts),
-                "outputs": (batch, height, width),
-                "sliding": window.stride[0] == window.dilation[0] == 1 and w.shape[1] % dot > 0, **epilogue.params(n)},
+                "outputs": (batch, height, width), "taps_y": w.shape[1],
+                "sliding": sliding and w.shape[1] % dot > 0, **epilogue.params(n)},
     )  # fmt: skip
     image, row, pixel, _ = x[0].strides
     rows = View(

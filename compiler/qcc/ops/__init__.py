@@ -10,6 +10,7 @@ from qcc.ops.conv_transpose2d import ConvTranspose2d
 from qcc.ops.dense import Dense
 from qcc.ops.edges import Dequantize, Quantize, Recentre
 from qcc.ops.expand import Expand
+from qcc.ops.fake_quant import FakeQuant
 from qcc.ops.matmul import MatMul
 from qcc.ops.pad import Pad
 from qcc.ops.pointwise import Lut, Pointwise
@@ -29,7 +30,7 @@ _ALL: tuple[Op, ...] = (
     Pointwise(), Lut(), PRelu(), Softmax(),
     MaxPool(), AvgPool(), ReduceMean(), ReduceSum(), ReduceMax(), ArgMax(),
     Concat(), Slice(), Pad(), Reshape(), Transpose(), Expand(), Take(), ResizeBilinear(),
-    Quantize(), Dequantize(), Recentre(),
+    FakeQuant(), Quantize(), Dequantize(), Recentre(),
 )  # fmt: skip
 
 OPS: dict[str, Op] = {op.name: op for op in _ALL}

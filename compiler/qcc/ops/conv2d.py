@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcc import numerics
 from qcc.ir.graph import Arrays, Node, TensorType, Types
 from qcc.ops.base import Op, pair
 from qcc.ops.epilogue import (
@@ -15,6 +14,7 @@ from qcc.ops.epilogue import (
     EPILOGUE_INPUTS,
     TFLITE_EPILOGUE_ATTRIBUTES,
     check_epilogue,
+    exact_operands,
     integer_epilogue,
     quantize_weighted,
     real_epilogue,
@@ -100,7 +100,7 @@ class Conv2d(Op):
 
     def integer(self, node: Node, x: Arrays, types: Types, out: TensorType) -> NDArray[Any]:
         """Exact sums of ``(x - zero_point) * w``, then the epilogue."""
-        centred, w = numerics.exact_operands(x["x"], types["x"].zero_point, x["w"], types["w"].zero_point)
+        centred, w = exact_operands(node, x, types)
         acc = self._sums(node, centred, w, 0.0).astype(np.int64)
         return integer_epilogue(node, x, types, acc)
 

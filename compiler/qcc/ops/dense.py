@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcc import numerics
 from qcc.ir.graph import Arrays, Node, TensorType, Types
 from qcc.ops.base import Op
 from qcc.ops.epilogue import (
@@ -15,6 +14,7 @@ from qcc.ops.epilogue import (
     EPILOGUE_INPUTS,
     TFLITE_EPILOGUE_ATTRIBUTES,
     check_epilogue,
+    exact_operands,
     integer_epilogue,
     quantize_weighted,
     real_epilogue,
@@ -54,7 +54,7 @@ class Dense(Op):
 
     def integer(self, node: Node, x: Arrays, types: Types, out: TensorType) -> NDArray[Any]:
         """Exact sums of ``(x - zero_point) * w``, then the epilogue."""
-        centred, w = numerics.exact_operands(x["x"], types["x"].zero_point, x["w"], types["w"].zero_point)
+        centred, w = exact_operands(node, x, types)
         return integer_epilogue(node, x, types, (centred @ w.T).astype(np.int64))
 
     def quantize(self, node: Node, convert: Converter) -> None:

@@ -26,7 +26,7 @@ from qcc import numerics
 from qcc.ir.graph import Arrays, Node, TensorType, Types
 from qcc.numerics import QParams
 from qcc.ops.base import Op
-from qcc.ops.rounding import check_shift, rescale
+from qcc.ops.rounding import check_shift, follows_tflite, rescale
 
 if TYPE_CHECKING:
     from qcc.quantize.convert import Converter
@@ -84,6 +84,12 @@ def real_epilogue(node: Node, x: Arrays, sums: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(np.clip(y, low, high), np.float32)
 
 
+def exact_operands(node: Node, x: Arrays, types: Types) -> tuple[NDArray[Any], NDArray[Any]]:
+    """``numerics.exact_operands`` of a layer; only TFLite's weights may have a zero point."""
+    weight_zero_point = types["w"].zero_point if follows_tflite(node) else 0
+    return numerics.exact_operands(x["x"], types["x"].zero_point, x["w"], weight_zero_point)
+
+
 def integer_epilogue(node: Node, x: Arrays, types: Types, acc: NDArray[np.int64]) -> NDArray[np.int8]:
     """The formula of the module's docstring; raises OverflowError if an accumulator leaves int32 (a bug upstream)."""
     a = node.attrs
@@ -116,7 +122,13 @@ def quantize_weighted(node: Node, convert: Converter, attrs: dict[str, Any], axi
     weight = convert.constant(node.inputs["w"]).astype(np.float64)
     channels = weight.shape[0]
     bias = convert.constant(node.inputs["b"]).astype(np.float64) if "b" in node.inputs else np.zeros(channels)
-    scales = convert.weight_scales(node, weight)
+    wanted, given = convert.weight_scales(node, weight), convert.given_scales(node)
+    if given is not None:
+        peak = np.abs(weight).reshape(channels, -1).max(axis=1, initial=0.0)
+        rounded = int((np.rint(peak / given) > numerics.WEIGHT_MAX).sum())
+        if rounded:
+            convert.remark(node, f"the given weights of {rounded} channels leave [-127, 127] and were rounded to fit")
+    scales = wanted
     for _ in range(40):
         params = QParams(tuple(float(s) for s in scales), 0, 0)
         q_weight = numerics.quantize(weight, params)
@@ -129,7 +141,7 @@ def quantize_weighted(node: Node, convert: Converter, attrs: dict[str, Any], axi
         scales = np.where(failed, scales * 2, scales)
     else:
         raise OverflowError(f"{node.output}: no weight scale keeps the accumulators within int32")
-    widened = int((scales != convert.weight_scales(node, weight)).sum())
+    widened = int((scales != wanted).sum())
     if widened:
         convert.remark(node, f"weight scale of {widened} channels widened to keep accumulators within 32 bits")
 

@@ -11,6 +11,7 @@ from qcc.passes.fuse_clamp import fuse_clamp
 from qcc.passes.fuse_pointwise import fuse_pointwise
 from qcc.passes.fuse_residual import fuse_residual
 from qcc.passes.fuse_table import fuse_table
+from qcc.passes.merge_fake_quants import merge_fake_quants
 from qcc.passes.merge_pads import merge_pads
 from qcc.passes.remove_identities import remove_identities
 from qcc.passes.sink_transposes import sink_transposes
@@ -19,6 +20,7 @@ Pass = Callable[[Graph], Graph]
 
 SIMPLIFY: tuple[Pass, ...] = (
     fold_constants,
+    merge_fake_quants,
     remove_identities,
     sink_transposes,
     remove_identities,

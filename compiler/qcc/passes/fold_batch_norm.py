@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qcc.ir.graph import Graph, Node
+from qcc.numerics import QParams
 from qcc.passes.rewrite import WEIGHTED, absorb, channel_constant, float32, infer, sole_user
 
 
@@ -80,7 +82,13 @@ def _fold(graph: Graph, producer: Node, affine: Affine) -> None:
     weight = np.asarray(graph.constants[producer.inputs["w"]], np.float64)
     bias = np.asarray(graph.constants[producer.inputs["b"]], np.float64) if "b" in producer.inputs else 0.0
     scaled = weight * affine.scale.reshape(-1, *[1] * (weight.ndim - 1))
+    name = producer.inputs["w"]
+    given = graph.types[name].qparams
     _store(graph, producer, "w", float32(scaled))
+    if given is not None:
+        steps = np.asarray(given.scale) * np.where(affine.scale == 0, 1.0, np.abs(affine.scale))
+        stored = producer.inputs["w"]
+        graph.types[stored] = replace(graph.types[stored], qparams=QParams(tuple(steps.tolist()), 0, 0))
     _store(graph, producer, "b", float32(bias * affine.scale + affine.shift))
 
 

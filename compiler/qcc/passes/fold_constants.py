@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from qcc.ir.graph import Graph
 from qcc.ops import OPS
 
@@ -20,6 +22,11 @@ def fold_constants(graph: Graph) -> Graph:
         else:
             arrays = {key: graph.constants[value] for key, value in node.inputs.items()}
             graph.constants[node.output] = OPS[node.op].real(node, arrays)
+            given = {graph.types[value].qparams for value in node.inputs.values()}
+            if len(given) == 1 and OPS[node.op].scale_rule == "same":
+                (q,) = given
+                if q is not None and q.axis is None:
+                    graph.types[node.output] = replace(graph.types[node.output], qparams=q)
     graph.nodes = kept
     graph.prune()
     return graph

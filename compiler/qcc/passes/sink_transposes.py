@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcc.ir.graph import Attr, Graph, Node
+from qcc.numerics import QParams
 from qcc.passes.rewrite import float32, infer, inverse, is_identity, moves_nothing, rename
 
 Perm = tuple[int, ...]
@@ -22,7 +23,7 @@ Followed = tuple[dict[str, Attr], Perm]
 """Attributes of a node that runs on permuted axes, and the permutation of its output."""
 
 BINARY = ("add", "sub", "mul", "maximum", "minimum")
-PASSIVE = (*BINARY, "pointwise", "concat", "slice", "pad", "take")
+PASSIVE = (*BINARY, "pointwise", "fake_quant", "concat", "slice", "pad", "take")
 """Ops that want of their operands what is wanted of their result."""
 FLEXIBLE = (
     "reshape", "expand", "reduce_mean", "reduce_sum", "reduce_max", "argmax", "softmax", "batch_norm", "prelu", "dense",
@@ -109,7 +110,7 @@ class _Sweep:
         if (base, turn) not in self.made:
             if base in self.out.constants:
                 array = np.ascontiguousarray(self.out.constants[base].transpose(turn))
-                self.made[base, turn] = self.out.add_constant(base, array)
+                self.made[base, turn] = self.out.add_constant(base, array, self._given(base))
             else:
                 shape = self.out.types[base].shape
                 name = self.out.fresh(f"{base}_{NAMES.get(turn, 'turned')}")
@@ -118,6 +119,11 @@ class _Sweep:
                     node.op, node.attrs = "reshape", {"shape": tuple(shape[i] for i in turn)}
                 self.made[base, turn] = self._emit(node)
         return self.made[base, turn]
+
+    def _given(self, constant: str) -> QParams | None:
+        """Parameters that a constant keeps when its axes are moved or widened: those of the whole tensor."""
+        q = self.out.types[constant].qparams
+        return q if q is not None and q.axis is None else None
 
     def _emit(self, node: Node) -> str:
         """Append a node."""
@@ -174,7 +180,7 @@ class _Sweep:
             return
         wide = (1,) * (rank - len(shape)) + shape
         if value in self.out.constants:
-            name = self.out.add_constant(value, self.out.constants[value].reshape(wide))
+            name = self.out.add_constant(value, self.out.constants[value].reshape(wide), self._given(value))
         else:
             base = self._view(value, _trivial(self.source, value))
             name = self._emit(Node(self.out.fresh(f"{value}_wide"), "reshape", {"x": base}, {"shape": wide}))
@@ -212,7 +218,7 @@ class _Sweep:
     def _dense_only(self, value: str) -> bool:
         """All that reads ``value``, possibly through pointwise nodes, are dense layers with constant weights."""
         return value not in self.source.outputs and all(
-            (user.op == "pointwise" and self._dense_only(user.output))
+            (user.op in ("pointwise", "fake_quant") and self._dense_only(user.output))
             or (user.op == "dense" and user.inputs["w"] in self.source.constants and value == user.inputs["x"]
                 and "residual" not in user.inputs)
             for user in self.users[value]
@@ -223,7 +229,9 @@ class _Sweep:
         order = self.shuffled[node.inputs["x"]]
         inputs = dict(node.inputs)
         if node.op == "dense":
-            inputs["w"] = self.out.add_constant(inputs["w"], float32(self.source.constants[inputs["w"]][:, order]))
+            w = inputs["w"]
+            taken = float32(self.source.constants[w][:, order])
+            inputs["w"] = self.out.add_constant(w, taken, self.source.types[w].qparams)
         else:
             self.shuffled[node.output] = order
         self._write(node, inputs, dict(node.attrs), (0, 1))
@@ -272,7 +280,7 @@ def follow(node: Node, perm: Perm) -> Followed | None:
     """How a node runs on operands in layout ``perm``; None if it is bound to its axes."""
     a, last = node.attrs, perm[-1:] == (len(perm) - 1,)
     match node.op:
-        case "pointwise" | "add" | "sub" | "mul" | "maximum" | "minimum":
+        case "pointwise" | "fake_quant" | "add" | "sub" | "mul" | "maximum" | "minimum":
             return dict(a), perm
         case "concat" | "take":
             return {**a, "axis": perm[a["axis"]]}, perm

@@ -1,4 +1,7 @@
-"""Ranges → quantization parameters of every activation, and rescalings where values of one scale must meet another."""
+"""Ranges → quantization parameters of every activation, and rescalings where values of one scale must meet another.
+
+Parameters that the model itself gives (``fake_quant`` nodes) are taken as they are.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcc import numerics
+from qcc.errors import CalibrationError
 from qcc.ir.graph import Graph, Node, TensorType
 from qcc.numerics import QParams
 from qcc.ops import OPS, pointwise
+from qcc.ops.fake_quant import mark
+from qcc.passes.rewrite import bypass, clip_limits, sole_user
 from qcc.quantize.observers import Range
 
 SPREAD = 2.0
@@ -21,7 +27,7 @@ SPREAD = 2.0
 
 @dataclass(eq=False)
 class Group:
-    """Values that share parameters: the union of their ranges with 0, and the parameters if an op fixes them."""
+    """Values that share parameters: the union of their ranges with 0, and the parameters if an op or the model does."""
 
     low: float = 0.0
     high: float = 0.0
@@ -29,6 +35,8 @@ class Group:
     """Width of the narrowest range among members whose precision matters to other readers."""
     members: list[str] = field(default_factory=list)
     fixed: QParams | None = None
+    unknown: list[str] = field(default_factory=list)
+    """Members without the range that they need if nothing fixes the parameters."""
 
     @property
     def width(self) -> float:
@@ -44,19 +52,38 @@ class Group:
         """Widen the range."""
         self.low, self.high = min(self.low, low), max(self.high, high)
 
+    def fix(self, q: QParams) -> None:
+        """Give the group parameters, and the range that they represent."""
+        low, high = numerics.dequantize([numerics.INT8_MIN, numerics.INT8_MAX], q)
+        self.fixed, self.low, self.high = q, float(low), float(high)
+        self.narrowest = self.width
+
 
 def assign(
     graph: Graph, ranges: Mapping[str, Range], remarks: list[str] | None = None
 ) -> tuple[dict[str, QParams], Graph]:
     """Parameters of every int8 value, and the graph (a changed copy) that they are for.
 
-    ``ranges`` holds the values of ``calibrate.observed(graph)``. Values joined by same-scale ops form one group, which
-    has the union of their ranges, or the parameters of a member whose op fixes them (softmax). Where such an op joins
+    ``ranges`` holds the values of ``calibrate.observed(graph)``; those whose parameters the graph gives may be missing.
+    Values joined by same-scale ops form one group, which
+    has the union of their ranges, or the parameters of a member that fake_quant or its op fixes. Where such an op joins
     groups of different ranges, a narrower operand that others read too keeps its precision for them: a rescaling
-    (``pointwise`` of ``x``) is inserted in front of the op. Appends to ``remarks`` what the user should read.
+    (``pointwise`` of ``x``) is inserted in front of the op. A fake_quant of a value that has other parameters already
+    becomes a rescaling; the other ones are dropped. Appends to ``remarks`` what the user should read. Raises
+    ``CalibrationError``, which lists the values without parameters and range.
     """
     graph = graph.copy()
-    groups = _Grouping(graph, ranges).groups
+    grouping = _Grouping(graph, ranges)
+    groups = grouping.groups
+    _require_ranges(groups)
+    if remarks is not None and grouping.marks:
+        remarks += [
+            f"{value}: the model does not quantize this value; its range is from the calibration samples"
+            for value in ranges
+            if value in groups and groups[value].fixed is None
+        ]
+    for node in [n for n in graph.nodes if n.op == "fake_quant"]:
+        _drop(graph, node)
     _narrow_before_saturation(graph, groups)
     if remarks is not None:
         remarks += [
@@ -64,40 +91,94 @@ def assign(
             for value, (low, high) in ranges.items()
             if low == high
         ]
-    return {value: group.qparams for value, group in groups.items()}, graph
+    return {value: group.qparams for value, group in groups.items() if value in graph.types}, graph
+
+
+def _require_ranges(groups: Mapping[str, Group]) -> None:
+    """Raise ``CalibrationError`` if a group has neither parameters nor all ranges."""
+    unknown = dict.fromkeys(v for group in groups.values() if group.fixed is None for v in group.unknown)
+    if unknown:
+        raise CalibrationError(
+            f"the model does not quantize {len(unknown)} values: {', '.join(unknown)}",
+            hint="give calibration samples (--calib, or calib=…) to choose their ranges, or quantize them in the model",
+        )
+
+
+def _drop(graph: Graph, node: Node) -> None:
+    """Take a fake_quant node out, or, where the graph returns both its operand and its result, let it only copy."""
+    bypass(graph, node)
+    if node in graph.nodes:
+        node.op, node.attrs = "reshape", {"shape": graph.types[node.output].shape}
 
 
 class _Grouping:
     """Walks the nodes in order and joins values into groups; inserts rescalings into the graph it is given."""
 
     def __init__(self, graph: Graph, ranges: Mapping[str, Range]) -> None:
-        self.graph, self.users, self.groups = graph, graph.users(), dict[str, Group]()
+        self.graph, self.users, self.groups, self.ranges = graph, graph.users(), dict[str, Group](), ranges
+        self.marks: dict[str, QParams] = {}
+        """Parameters that the first fake_quant that reads a value gives it."""
+        for node in graph.nodes:
+            if node.op == "fake_quant":
+                self.marks.setdefault(node.inputs["x"], mark(node))
         self.nodes: list[Node] = []
         for value in graph.inputs:
             if graph.types[value].dtype == "float32":
-                self._group(value, ranges[value])
+                self._group(value)
         for node in graph.nodes:
             if graph.types[node.output].dtype == "float32":
                 rule = OPS[node.op].scale_rule
-                if rule == "same":
-                    self._move(node, ranges)
+                if node.op == "fake_quant":
+                    self._mark(node)
+                elif rule == "same":
+                    self._move(node)
                 elif rule == "fixed":
-                    fixed = numerics.SOFTMAX_QPARAMS
-                    low, high = numerics.dequantize([numerics.INT8_MIN, numerics.INT8_MAX], fixed)
-                    self._group(node.output, (float(low), float(high))).fixed = fixed
+                    self._group(node.output, numerics.SOFTMAX_QPARAMS)
                 else:
-                    self._group(node.output, _clamped(node, ranges[node.output]))
+                    self._group(node.output, self._through_clip(node), node.attrs.get("clamp"))
             self.nodes.append(node)
         graph.nodes = self.nodes
 
-    def _group(self, value: str, seen: Range) -> Group:
-        """A new group of one value; one that is always 0 fits any scale."""
+    def _group(self, value: str, fixed: QParams | None = None, clamp: Range | None = None) -> None:
+        """A new group of one value, its range within the clamp; one that is always 0 fits any scale."""
         group = self.groups[value] = Group(members=[value])
-        group.include(*seen)
-        group.narrowest = group.width or math.inf
-        return group
+        fixed = fixed or self.marks.get(value)
+        if fixed is not None:
+            group.fix(fixed)
+        elif value in self.ranges:
+            low, high = clamp or (-math.inf, math.inf)
+            group.include(*(min(max(limit, low), high) for limit in self.ranges[value]))
+            group.narrowest = group.width or math.inf
+        else:
+            group.unknown.append(value)
 
-    def _move(self, node: Node, ranges: Mapping[str, Range]) -> None:
+    def _mark(self, node: Node) -> None:
+        """Let the operand's group have the node's parameters; where it has others, the node becomes a rescaling."""
+        group, q = self.groups[node.inputs["x"]], mark(node)
+        if group.fixed is None:
+            group.fix(q)
+        if group.fixed == q:
+            group.members.append(node.output)
+            self.groups[node.output] = group
+        else:
+            node.op, node.attrs = "pointwise", {"expr": "x"}
+            self._group(node.output, q)
+
+    def _through_clip(self, node: Node) -> QParams | None:
+        """Parameters that a value has because a clip separates it from a value with these, or None.
+
+        Rounding commutes with clipping: the operand takes what the model gives the clip's result, if nothing else reads
+        it; a result that has neither parameters nor a range takes the operand's.
+        """
+        if clip_limits(node) is None:
+            return None
+        x, given = node.inputs["x"], self.marks.get(node.output)
+        group = self.groups[x]
+        if given is not None and group.fixed is None and sole_user(self.graph, x, self.users):
+            group.fix(given)
+        return group.fixed if given is None and node.output not in self.ranges else None
+
+    def _move(self, node: Node) -> None:
         """Join the operands' groups and the output of a same-scale op, which quantizes constant operands like both."""
         union, groups = Group(), list(dict.fromkeys(self.groups[v] for v in node.inputs.values() if v in self.groups))
         for group in groups:
@@ -111,6 +192,9 @@ class _Grouping:
         fixed = [g for g in groups if g.fixed]
         if fixed and fixed[0].low <= union.low and union.high <= fixed[0].high:
             union.low, union.high, union.fixed = fixed[0].low, fixed[0].high, fixed[0].fixed
+        given = self.marks.get(node.output)
+        if given is not None and (len(groups) > 1 or not fixed):
+            union.fix(given)
         for group in groups:
             private = self._private(group, node)
             fits = private or union.width <= SPREAD * group.narrowest
@@ -118,8 +202,9 @@ class _Grouping:
             if joins and not private:
                 union.narrowest = min(union.narrowest, group.narrowest)
             union.members += group.members if joins else self._rescaled(group, node)
-        if node.output in ranges:
-            union.include(*ranges[node.output])
+            union.unknown += group.unknown if joins else []
+        if node.output in self.ranges and union.fixed is None:
+            union.include(*self.ranges[node.output])
         union.narrowest = min(union.narrowest, union.width or math.inf)
         union.members.append(node.output)
         self.groups.update(dict.fromkeys(union.members, union))
@@ -140,12 +225,6 @@ class _Grouping:
                     self.nodes.append(Node(name, "pointwise", {"x": value}, {"expr": "x"}, node.source))
                 node.inputs[key] = copies[value]
         return list(copies.values())
-
-
-def _clamped(node: Node, seen: Range) -> Range:
-    """The range within the limits of the node's own clamp."""
-    low, high = node.attrs.get("clamp") or (-math.inf, math.inf)
-    return min(max(seen[0], low), high), min(max(seen[1], low), high)
 
 
 def _narrow_before_saturation(graph: Graph, groups: Mapping[str, Group]) -> None:

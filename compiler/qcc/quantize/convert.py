@@ -73,7 +73,9 @@ class Converter:
     def qparams(self, value: str) -> QParams:
         """Parameters of a float value (activation, or a constant used as one)."""
         if value not in self.params and value in self.source.constants:
-            array = self.source.constants[value]
+            array, given = self.source.constants[value], self.source.types[value].qparams
+            if given is not None and given.axis is None:
+                return given
             return numerics.activation_qparams(float(array.min()), float(array.max()))
         return self.params[value]
 
@@ -89,8 +91,18 @@ class Converter:
         return self.source.constants[value]
 
     def weight_scales(self, node: Node, weight: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Scale of each output channel (axis 0) of a weighted node."""
+        """Scale of each output channel (axis 0) of a weighted node: the given one where its integers fit a weight."""
+        given = self.given_scales(node)
+        if given is not None:
+            peak = np.abs(weight).reshape(len(weight), -1).max(axis=1, initial=0.0)
+            # -128 (which the file's int8 allows) is taken as -127: coarser weights would change the others too.
+            return np.where(np.rint(peak / given) > numerics.WEIGHT_MAX + 1, peak / numerics.WEIGHT_MAX, given)
         return weights.scales(weight, self.qparams(node.inputs["x"]).step, self.qparams(node.output).step)
+
+    def given_scales(self, node: Node) -> NDArray[np.float64] | None:
+        """Scale of each output channel that the model itself gives the weights; None if it does not."""
+        given = self.source.types[node.inputs["w"]].qparams
+        return None if given is None else np.asarray(given.scale, np.float64)
 
     def mean_shift(self, node: Node, error: NDArray[np.float64]) -> NDArray[np.float64]:
         """What a layer's weight error adds to the mean of each output channel; 0 if the input's mean is unknown."""

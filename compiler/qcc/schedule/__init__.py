@@ -1,4 +1,4 @@
-"""How kernels are computed: one module of schedules per instruction family, and the named decisions they take."""
+"""How kernels are computed: one module for each instruction family, and the named decisions they take."""
 
 from __future__ import annotations
 
@@ -10,11 +10,23 @@ if TYPE_CHECKING:
     from qcc.target import Target
 
 
-def schedule(sch: Any, kernel: Kernel, target: Target) -> None:
-    """Apply the target family's schedule for ``kernel.compute`` to ``sch``, or the one that every family can use."""
+def scheduled(kernel: Kernel, target: Target) -> Any:
+    """The TIR function of a kernel, ready for code generation.
+
+    A family writes a kernel out itself (``KERNELS``), or transforms the loops of ``lower.build.lower`` (``SCHEDULES``);
+    for all others there is the family's ``elementwise``, or a schedule that every family can use.
+    """
+    from tvm import s_tir
+
+    from qcc.lower.build import lower
     from qcc.schedule import simple
     from qcc.schedule.decide import Decide
 
     family = import_module(f"qcc.schedule.{target.family}")
+    written = getattr(family, "KERNELS", {})
+    if kernel.compute in written:
+        return written[kernel.compute](kernel, Decide())
+    sch = s_tir.Schedule(lower(kernel))
     known = {**simple.SCHEDULES, **family.SCHEDULES}
-    known.get(kernel.compute, simple.elementwise)(sch, kernel, Decide())
+    known.get(kernel.compute, getattr(family, "elementwise", simple.elementwise))(sch, kernel, Decide())
+    return sch.mod["main"]

@@ -10,7 +10,7 @@ from qcc.schedule import c99
 from qcc.schedule.columns import Columns
 from qcc.schedule.planes import Planes
 
-SCHEDULES = c99.SCHEDULES
+SCHEDULES, elementwise = c99.SCHEDULES, c99.elementwise
 
 FUNCTIONS: dict[str, Callable[[Kernel], Any]] = {
     "conv": lambda kernel: Columns(kernel, "pairs").build(),

@@ -15,7 +15,7 @@ from qcc.schedule.planes import Planes
 from qcc.schedule.source import array, at, branch, every, function, loop, offset, run
 
 Expr = Any
-SCHEDULES = c99.SCHEDULES
+SCHEDULES, elementwise = c99.SCHEDULES, c99.elementwise
 BLOCKS = (32, 16, 8)
 
 

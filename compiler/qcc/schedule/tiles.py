@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
 from qcc.lower.kernel import Kernel
+
+if TYPE_CHECKING:
+    from qcc.target import Target
 
 LEVEL_2 = 384 * 1024
 """Bytes of input that may stay in the level-2 cache beside weights and outputs."""
@@ -64,3 +70,39 @@ def gemm_chunks(kernel: Kernel, rows: int, cols: int) -> tuple[list[int], int]:
     chunks = divisors(units)
     shared = [c for c in chunks if batch * (units // c) * (blocks // cols) >= SHARES] or chunks[:1]
     return chunks, [c for c in shared if c * unit_bytes <= LEVEL_2 or c == shared[0]][-1]
+
+
+@dataclass(frozen=True)
+class GemmPart:
+    """Pixels [first, last) and channels [begin, end) that one kernel computes; its weights are packed by ``lanes`` and
+    ``dot``."""
+
+    first: int
+    last: int
+    begin: int
+    end: int
+    lanes: int
+    dot: int
+
+
+def gemm_parts(target: Target, pixels: int, channels: int, depth: int) -> list[GemmPart]:
+    """How a target cuts a GEMM of rows of ``pixels`` with ``depth`` products an output: mostly one part."""
+    if target.family == "neon":
+        from qcc.schedule.neon_tiles import neon_parts
+
+        return neon_parts(pixels, channels, depth, target.dot)
+    blocks = -(-channels // target.lanes)
+    ranges = split_pixels(pixels, blocks, target.accumulators)
+    return [GemmPart(first, last, 0, channels, target.lanes, target.dot) for first, last in ranges]
+
+
+def depthwise_packing(target: Target, taps_y: int, sliding: bool) -> tuple[int, int]:
+    """(channels of a block, rows of a column side by side) in packed weights of a depthwise convolution.
+
+    ``sliding``: rows of outputs lie one row of inputs apart, and their taps too.
+    """
+    if target.family == "neon":
+        if target.dot < 4:
+            return 8, 1
+        return (8 if sliding and taps_y < 4 else 16), 4
+    return target.lanes, target.dot

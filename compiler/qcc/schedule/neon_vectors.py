@@ -1,0 +1,184 @@
+"""What kernels for aarch64 are written with: 128-bit vectors, their instructions, and the epilogue.
+
+A function here builds TIR that LLVM turns into the instructions named in its docstring.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import tirx
+from tvm.script.ir_builder import tirx as T
+
+from qcc.lower.kernel import Kernel, View
+
+Vector = Any
+
+
+@contextmanager
+def function(kernel: Kernel) -> Iterator[dict[str, Any]]:
+    """A function under construction: gives its parameters, flat buffers by operand key."""
+    with T.prim_func(s_tir=True):
+        T.func_name("main")
+        buffers = {o.key: T.arg(o.key, T.Buffer((_reach(o.view),), o.view.dtype)) for o in kernel.operands}
+        with T.sblock("root"):
+            T.reads()
+            T.writes()
+            yield buffers
+
+
+def _reach(view: View) -> int:
+    return sum((extent - 1) * stride for extent, stride in zip(view.shape, view.strides, strict=True)) + 1
+
+
+def intrinsic(name: str, dtype: str, *operands: Any) -> Vector:
+    """A call of an LLVM intrinsic without side effects."""
+    return T.call_llvm_pure_intrin(T.llvm_lookup_intrinsic_id(f"llvm.{name}"), *operands, dtype=dtype)
+
+
+def load(buffer: Any, offset: Any, lanes: int = 16) -> Vector:
+    """``lanes`` neighbouring elements of a flat buffer (``ldr``; neighbours become ``ldp``)."""
+    return buffer[T.ramp(T.int32(0) + offset, 1, lanes)]
+
+
+def channels_of(tables: Mapping[str, Any], first: Any, key: str) -> Vector:
+    """Four channels of a table."""
+    return load(tables[key], first, 4)
+
+
+def store(buffer: Any, offset: Any, value: Vector, begin: int, count: int) -> None:
+    """Store elements [begin, begin + count) of an int8 vector: 16, 8 and 4 at a time, then one by one."""
+    width, done = _lanes(value), 0
+    while done < count:
+        size = next(s for s in (16, 8, 4, 1) if s <= count - done and (begin + done) % s == 0)
+        first = begin + done
+        part = value
+        if size == 4 != width:  # as a word: LLVM would widen four bytes only to shorten them again
+            words = T.reinterpret(value, dtype=f"int32x{width // 4}")
+            part = T.reinterpret(tirx.Shuffle([words], [first // 4]), dtype="int8x4")
+        elif size != width:
+            part = tirx.Shuffle([value], list(range(first, first + size)))
+        index = T.int32(0) + offset + done
+        T.buffer_store(buffer, part, [index if size == 1 else T.ramp(index, 1, size)])
+        done += size
+
+
+def _lanes(value: Vector) -> int:
+    return int(str(value.ty).rpartition("x")[2])
+
+
+def join(low: Vector, high: Vector) -> Vector:
+    """One vector of two."""
+    return tirx.Shuffle([low, high], list(range(2 * _lanes(low))))
+
+
+def gather_words(buffer: Any, offsets: Sequence[Any]) -> Vector:
+    """Four bytes from each place, in one vector."""
+    return T.reinterpret(
+        tirx.Shuffle([T.reinterpret(load(buffer, o, 4), dtype="int32") for o in offsets], list(range(len(offsets)))),
+        dtype=f"int8x{4 * len(offsets)}",
+    )
+
+
+def sdot(acc: Vector, a: Vector, b: Vector) -> Vector:
+    """int32x4 plus sums of four products of int8x16."""
+    return intrinsic("aarch64.neon.sdot.v4i32.v16i8", "int32x4", acc, a, b)
+
+
+def lane(value: Vector, index: int) -> Vector:
+    """32 bits of an int8x16 everywhere: the operand ``v.4b[index]`` of ``sdot``."""
+    return T.reinterpret(tirx.Shuffle([T.reinterpret(value, dtype="int32x4")], [index] * 4), dtype="int8x16")
+
+
+def high_product(a: Vector, b: Vector) -> Vector:
+    """``(2 * a * b + 2^31) >> 32`` of int32x4: ``sqrdmulh``."""
+    return intrinsic("aarch64.neon.sqrdmulh.v4i32", "int32x4", a, b)
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """What follows the sums; fields are the kernel's parameters. ``q`` is the kernel's table of zero points and limits.
+
+    Exact as ``lower.expressions.epilogue``: ``sqrdmulh`` is ``(2 * a * b + 2^31) >> 32``.
+    """
+
+    shift: int | None
+    """None: each channel has its own, and rounding is TFLite's."""
+    raised: bool
+    """Some of the channels' shifts are to the left."""
+    fraction: int
+    clamped: bool
+    residual: bool
+    narrow: bool
+    """Requantized values are proved to fit 16 bits, residual and zero point included."""
+
+    @staticmethod
+    def of(kernel: Kernel) -> Epilogue:
+        """That of a convolution."""
+        residual = any(o.key == "residual" for o in kernel.operands)
+        names = ("shift", "raised", "fraction", "clamped", "narrow")
+        shift, raised, fraction, clamped, narrow = (kernel.param(k) for k in names)
+        return Epilogue(shift, raised, fraction, clamped, residual, narrow)
+
+    def requantize(self, acc: Vector, read: Callable[[str], Vector]) -> Vector:
+        """int32x4: ``sqrdmulh``, or a 64-bit product and ``rshrn``; ``read`` gives the channels' part of a table."""
+        if self.shift is None:
+            return self._rounded_twice(acc, read("multiplier"), read("shift"))
+        multiplier = read("multiplier")
+        if self.shift == 31:
+            return high_product(acc, multiplier)
+        halves = []
+        for low in (0, 2):
+            a, b = (tirx.Shuffle([v], [low, low + 1]) for v in (acc, multiplier))
+            half = T.broadcast(T.int64(1 << (self.shift - 1)), 2)
+            wide = intrinsic("aarch64.neon.smull.v2i64", "int64x2", a, b) + half
+            halves.append(T.Cast("int32x2", T.shift_right(wide, T.broadcast(T.int64(self.shift), 2))))
+        return join(*halves)
+
+    def _rounded_twice(self, acc: Vector, multiplier: Vector, shift: Vector) -> Vector:
+        """``expressions.multiply``: half away from zero is half up of a negative number less one."""
+        none = T.broadcast(T.int32(0), 4)
+        left = T.min(shift, none) if self.raised else none
+        down = T.min(none - shift, none)
+        if self.raised:
+            acc = intrinsic("aarch64.neon.sshl.v4i32", "int32x4", acc, none - left)
+        v = high_product(acc, multiplier)
+        less = T.shift_right(T.bitwise_and(v, down), T.broadcast(T.int32(31), 4))
+        return intrinsic("aarch64.neon.srshl.v4i32", "int32x4", intrinsic("sadd.sat.v4i32", "int32x4", v, less), down)
+
+    def finish(self, values: Sequence[Vector], residual: Vector | None, q: Any) -> Vector:
+        """Requantized int32x4, up to four → int8x8 or int8x16, whose last elements mean nothing where vectors miss.
+
+        ``residual`` is int8 with as many elements, at least eight.
+        """
+        words = list(values)
+        if residual is not None:
+            count = _lanes(residual)
+            centred = T.Cast(f"int16x{count}", residual) - T.broadcast(T.Cast("int16", q[3]), count)
+            factor = T.broadcast(T.int32(0) + q[4], 4)
+            for i, v in enumerate(words):
+                part = tirx.Shuffle([centred], list(range(4 * i, 4 * i + 4)))
+                v = v + T.Cast("int32x4", part) * factor
+                if self.fraction:
+                    half = T.broadcast(T.int32(1 << (self.fraction - 1)), 4)
+                    v = T.shift_right(v + half, T.broadcast(T.int32(self.fraction), 4))
+                words[i] = v
+        if len(words) % 2:
+            words.append(words[-1])
+        zero = T.broadcast(T.Cast("int16", q[0]), 8)
+        halves = []
+        for low, high in zip(words[::2], words[1::2], strict=True):
+            if self.narrow:
+                v = T.Cast("int16x8", join(low, high)) + zero
+            else:
+                v = join(*(intrinsic("aarch64.neon.sqxtn.v4i16", "int16x4", w) for w in (low, high)))
+                v = intrinsic("sadd.sat.v8i16", "int16x8", v, zero)
+            halves.append(intrinsic("aarch64.neon.sqxtn.v8i8", "int8x8", v))
+        out = join(*halves) if len(halves) == 2 else halves[0]
+        if self.clamped:
+            low, high = (T.broadcast(T.Cast("int8", q[i]), _lanes(out)) for i in (1, 2))
+            out = T.min(T.max(out, low), high)
+        return out
