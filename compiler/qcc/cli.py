@@ -38,23 +38,24 @@ def main() -> None:
 @click.option("--calib", type=click.Path(path_type=Path), help="Samples: .npz, .npy, or a folder of those.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder to write  [default: build/<model>]")
 @click.option("--name", help="Name of the library and its functions  [default: the model file's]")
-@click.option("--io", type=click.Choice(["float", "int8"]), default="float", show_default=True,
-              help="What the compiled model takes and returns.")
+@click.option("--io", type=click.Choice(["float", "int8"]),
+              help="What the compiled model takes and returns  [default: int8 for microcontrollers, else float]")
 @click.option("--jobs", type=click.IntRange(1), help="Processes that compile kernels  [default: one for each core]")
 @click.option("--dump-ir", type=click.Path(path_type=Path), help="Folder for the graph after every stage.")
 @click.option("--host", help="Target for what an accelerator cannot compute  [default: such nodes are errors]")
 @click.option("--stop-after", type=click.Choice(["import", "simplify", "quantize"]),
               help="Print the graph after this stage, and compile nothing.")
 def compile_command(
-    model: Path, target: str, calib: Path | None, output: Path | None, name: str | None, io: Literal["float", "int8"],
-    jobs: int | None, dump_ir: Path | None, host: str | None, stop_after: str | None,
+    model: Path, target: str, calib: Path | None, output: Path | None, name: str | None,
+    io: Literal["float", "int8"] | None, jobs: int | None, dump_ir: Path | None, host: str | None,
+    stop_after: str | None,
 ) -> None:  # fmt: skip
     """Compile an ONNX or TFLite MODEL into a library, its header, and a manifest."""
     from qcc import pipeline, report
     from qcc.ir.text import show
 
     if stop_after is not None:
-        for stage, graph in pipeline.stages(model, calib=calib, name=name, io=io):
+        for stage, graph in pipeline.stages(model, calib=calib, name=name, io=io or "float"):
             if stage == stop_after or (stage == "quantize" and stop_after != "import"):
                 click.echo(show(graph), nl=False)  # an integer model has no stage "simplify"
                 return

@@ -44,7 +44,7 @@ STAGES = ("import", "simplify", "quantize")
 
 def compile(
     model: Any, *, target: str | Path | Target | Description = "host", calib: Any = None,
-    out: str | Path | None = None, name: str | None = None, io: Io = "float", method: str = "mse",
+    out: str | Path | None = None, name: str | None = None, io: Io | None = None, method: str = "mse",
     jobs: int | None = None, dump_ir: str | Path | None = None, progress: bool | None = None,
     example_inputs: Any = None, host: str | Path | Target | None = None,
 ) -> Model | NpuModel:
@@ -55,7 +55,8 @@ def compile(
     no ``calib``; one that is integer already keeps its own inputs and outputs whatever ``io`` says. ``calib``: samples
     (``quantize.calibrate.Samples``), or the path of a file or folder of them.
     ``out``: the artifact's folder; without it the artifact lives as long as the returned model. ``io``: "float", or
-    "int8" for inputs and outputs in the model's own quantization. ``method``: how ranges are chosen
+    "int8" for inputs and outputs in the model's own quantization (None: "int8" for microcontrollers). ``method``: how
+    ranges are chosen
     (``quantize.observers.METHODS``). ``jobs``: processes that build kernels. ``dump_ir``: a folder for the graph after
     each stage. ``progress``: bars on stderr (None: where that is a terminal). ``host``: with an accelerator, the target
     for nodes that it cannot compute. Raises ``QccError``.
@@ -64,6 +65,7 @@ def compile(
 
     chosen = load_target(target)
     helper = Target.load(host) if host is not None and not isinstance(host, Target) else host
+    io = io or ("int8" if isinstance(chosen, Target) and chosen.emit == "c" else "float")
     if out is not None:
         check_output(Path(out))
     remarks: list[str] = []
@@ -161,6 +163,8 @@ def build(
     remarks: list[str] | None = None,
 ) -> Model:
     """Lay out, lower, build and emit an integer program into ``folder``; load the result."""
+    from qcc.emit.cfolder import emit_c
+    from qcc.emit.csource import work_bytes
     from qcc.emit.library import emit_library
     from qcc.emit.package import Package
     from qcc.plan.arena import plan_arena
@@ -171,8 +175,9 @@ def build(
     layout = plan_layout(graph, target)
     calls = lower(graph, layout)
     built = _build(calls, target, jobs, progress)
-    package = Package(graph.name, graph, layout, plan_arena(layout), calls, built, target, tuple(remarks or ()))
-    emit_library(package, folder)
+    arena = plan_arena(layout, work_bytes(built, calls))
+    package = Package(graph.name, graph, layout, arena, calls, built, target, tuple(remarks or ()))
+    (emit_c if target.emit == "c" else emit_library)(package, folder)
     return RemoteModel(folder) if target.missing() else Model(folder)
 
 

@@ -51,9 +51,11 @@ class Model:
         """Load the library; raises ArtifactError if this machine cannot run it."""
         check_machine(self.folder, self.manifest["target"])
         prefix = self.manifest["prefix"]
-        self._library = _open(self.folder, f"lib{prefix}.so")
+        self._source = self.manifest["target"]["emit"] == "c"
+        self._library = _compiled(self.folder, self.manifest) if self._source else _open(self.folder, f"lib{prefix}.so")
         self._run, self._threads, self._hook, self._arena = (
-            self._library[f"{prefix}_{name}"] for name in ("run", "set_threads", "set_hook", "arena")
+            self._library[f"{prefix}_{'host_' if self._source else ''}{name}"]
+            for name in ("run", "set_threads", "set_hook", "arena")
         )
         self._arena.restype = ctypes.c_void_p
         self._lock = _LOCKS.setdefault(self._library._handle, threading.Lock())
@@ -104,7 +106,7 @@ class Model:
         """The integer program that the library computes."""
         from qcc.ir.text import load as load_program
 
-        return load_program(self.folder)
+        return load_program(self.folder / "reference" if self._source else self.folder)
 
     def trace(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Run once; int8 and int32 results of every node that lies in the arena, as they were when it had run."""
@@ -190,7 +192,7 @@ def load(folder: str | Path) -> Model | NpuModel:
         from qcc.npu.artifact import NpuModel
 
         return NpuModel(Path(folder), manifest)
-    if target.get("run") and missing_here(target["arch"], target["requires"]):
+    if target.get("emit") != "c" and target.get("run") and missing_here(target["arch"], target["requires"]):
         from qcc.remote import RemoteModel
 
         return RemoteModel(Path(folder))
@@ -226,11 +228,19 @@ def _open(folder: Path, name: str) -> ctypes.CDLL:
             raise ArtifactError(what, where=str(folder), hint=_RECOMPILE) from error
 
 
+def _compiled(folder: Path, manifest: Mapping[str, Any]) -> ctypes.CDLL:
+    """The C source of an artifact for a microcontroller, compiled for this machine: the same bytes."""
+    from qcc.emit.host import host_library
+
+    with tempfile.TemporaryDirectory(prefix="qcc-") as fresh:
+        return ctypes.CDLL(str(host_library(folder, manifest, Path(fresh))))
+
+
 def check_machine(folder: Path, target: Mapping[str, Any]) -> None:
     """Refuse code that would end in an illegal instruction."""
     from qcc.target import missing_here
 
-    lacking = missing_here(target["arch"], target["requires"])
+    lacking = [] if target.get("emit") == "c" else missing_here(target["arch"], target["requires"])
     if lacking:
         raise ArtifactError(f"compiled for {target['name']}, but this machine lacks {', '.join(lacking)}",
                             where=str(folder), hint="compile with --target host")

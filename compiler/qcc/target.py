@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -61,7 +61,9 @@ class Target(_Table):
     """As ``platform.machine()`` says it."""
     requires: list[str]
     """CPU flags as in /proc/cpuinfo, all of which the machine must have."""
-    family: Literal["vnni", "avx2", "neon"]
+    emit: Literal["library", "c"] = "library"
+    """What is made: a shared library, or C99 source for a microcontroller's firmware."""
+    family: Literal["vnni", "avx2", "c99", "dsp", "mve", "neon"]
     """The module of schedules in ``qcc.schedule``."""
     storage: Literal["uint8", "int8"]
     """How int8 activations are kept in memory: as they are, or as q + 128."""
@@ -76,9 +78,15 @@ class Target(_Table):
     vector_bytes: int = Field(ge=1, le=256)
     alignment: int = Field(ge=1, le=4096)
     """Bytes to which buffers and packed weights are aligned."""
-    llvm: LlvmTarget
+    llvm: LlvmTarget | None = None
+    """None: there are no objects, only source."""
     link: Link
     run: Run = Run()
+
+    @property
+    def halos(self) -> bool:
+        """Whether images are kept with their padding around them: it costs memory and saves conditions."""
+        return self.emit == "library"
 
     @staticmethod
     def load(name: str | Path) -> Target:
@@ -101,8 +109,8 @@ class Target(_Table):
         return self.model_dump(exclude={"name", "description", "arch", "requires", "link", "run"})
 
     def missing(self) -> list[str]:
-        """What this machine lacks to run code for the target."""
-        return missing_here(self.arch, self.requires)
+        """What this machine lacks to run code for the target; source is compiled for any."""
+        return [] if self.emit == "c" else missing_here(self.arch, self.requires)
 
 
 @cache
@@ -133,7 +141,7 @@ def missing_here(arch: str, requires: Iterable[str]) -> list[str]:
 
 def host_target() -> Target:
     """The shipped target with the most products per instruction among those that run here."""
-    fitting = [t for t in map(Target.load, known_targets()) if not t.missing()]
+    fitting = [t for t in map(Target.load, known_targets()) if t.emit == "library" and not t.missing()]
     if not fitting:
         raise TargetError(f"no shipped target runs on this machine ({platform.machine()})",
                           hint="choose one with --target to compile for another machine: " + ", ".join(known_targets()))
@@ -162,7 +170,8 @@ def _explain(error: ValidationError, path: Path) -> TargetError:
     if first["type"] == "extra_forbidden":
         model: Any = Target
         for table in tables:
-            model = model.model_fields[table].annotation
+            annotation = model.model_fields[table].annotation
+            model = next((a for a in get_args(annotation) if a is not type(None)), annotation)
         return TargetError(f"unknown key '{dotted}'", where=where, hint="known keys: " + ", ".join(model.model_fields))
     if first["type"] == "missing":
         return TargetError(f"key '{dotted}' is missing", where=where, hint="see targets/*.toml for an example")

@@ -29,7 +29,7 @@ def manifest(package: Package) -> dict[str, Any]:
         "name": p.name,
         "prefix": p.prefix,
         "target": {"name": p.target.name, "arch": p.target.arch, "requires": p.target.requires,
-                   "run": p.target.run.command},
+                   "emit": p.target.emit, "run": p.target.run.command},
         "inputs": edges["input"],
         "outputs": edges["output"],
         "macs": sum(layer["macs"] for layer in layers),

@@ -94,6 +94,11 @@ class Package:
         unit = self.target.alignment
         return -(-max(ends) // unit) * unit
 
+    @property
+    def read_ahead(self) -> int:
+        """Bytes that kernels may read behind a view: none where C source says what is read."""
+        return 0 if self.target.emit == "c" else READ_AHEAD
+
     def _end(self, call: Call, operand: Operand, arg: BufferArg) -> int:
         """The arena byte up to which a kernel may touch an operand."""
         view, buffer = operand.view, self.layout.buffers[arg.value]
@@ -103,7 +108,7 @@ class Package:
             inside = operand.role == "out" or arg.offset + reach <= buffer.size
             assert inside, f"{call.node}: '{operand.key}' leaves the caller's array"
             return 0
-        return self.arena.offsets[arg.value] + (arg.offset + reach) * size + READ_AHEAD
+        return self.arena.offsets[arg.value] + (arg.offset + reach) * size + self.read_ahead
 
     def edges(self) -> Iterator[tuple[str, int, str, QParams | None]]:
         """See ``edges``."""

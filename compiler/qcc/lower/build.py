@@ -31,11 +31,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Built:
-    """An object file, the function it defines, and the extent of that function's outermost loop."""
+    """An object file (C text for targets that get source), its function, and the extent of the outermost loop.
+
+    ``work`` are (name, dtype, bytes) of memory that a C function wants by its last parameters.
+    """
 
     symbol: str
     object: Path
     extent: int
+    work: tuple[tuple[str, str, int], ...] = ()
 
 
 def cache_folder() -> Path:
@@ -79,7 +83,8 @@ def build_kernels(
     built = {}
     for digest, path in paths.items():
         facts = json.loads(path.with_suffix(".json").read_text())
-        built[digest] = Built(facts["symbol"], path.with_suffix(".o"), facts["extent"])
+        work = tuple((str(n), str(t), int(b)) for n, t, b in facts["work"])
+        built[digest] = Built(facts["symbol"], path.with_suffix(_suffix(target)), facts["extent"], work)
     return built
 
 
@@ -150,14 +155,26 @@ def _work() -> None:
 
 
 def _compile_one(kernel: Kernel, target: Target, path: Path) -> None:
-    """Write ``path``.o, then ``path``.json, whose presence says that the object is whole."""
-    module, symbol, extent = compile_kernel(kernel, target)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp.o")
-    module.write_to_file(str(temporary), "o")
-    temporary.replace(path.with_suffix(".o"))
+    """Write ``path``.o or ``path``.c, then ``path``.json, whose presence says that the first file is whole."""
+    suffix, work = _suffix(target), tuple[Any, ...]()
+    temporary = path.with_suffix(f".{os.getpid()}.tmp{suffix}")
+    if target.emit == "c":
+        from qcc.lower.source import kernel_source
+
+        source = kernel_source(kernel, target)
+        symbol, extent, work = source.symbol, 1, source.work
+        temporary.write_text(source.text)
+    else:
+        module, symbol, extent = compile_kernel(kernel, target)
+        module.write_to_file(str(temporary), "o")
+    temporary.replace(path.with_suffix(suffix))
     facts = path.with_suffix(f".{os.getpid()}.tmp.json")
-    facts.write_text(json.dumps({"symbol": symbol, "extent": extent}))
+    facts.write_text(json.dumps({"symbol": symbol, "extent": extent, "work": work}))
     facts.replace(path.with_suffix(".json"))
+
+
+def _suffix(target: Target) -> str:
+    return ".c" if target.emit == "c" else ".o"
 
 
 def lower(kernel: Kernel) -> Any:
@@ -184,6 +201,7 @@ def compile_kernel(kernel: Kernel, target: Target) -> tuple[Any, str, int]:
     from qcc.schedule import scheduled
 
     symbol = f"qcc_{kernel.compute}_{kernel.digest[:12]}"
+    assert target.llvm is not None, f"{target.name} gets source, not objects"
     llvm = tvm.target.Target(dict(target.llvm))
     func, extent = plain_function(scheduled(kernel, target), symbol, llvm)
     module = tvm.get_global_func("target.build.llvm")(tvm.IRModule({symbol: func}), llvm)

@@ -21,17 +21,21 @@ def max_pool_calls(node: Node, ctx: LowerContext) -> list[Call]:
 
 
 def avg_pool_calls(node: Node, ctx: LowerContext) -> list[Call]:
-    """avg_pool. Padding that counts is read from the halo; other padding contributes the zero point by a condition."""
+    """avg_pool. Padding that counts is read from the halo; without one, padding is the zero point by a condition.
+
+    A zero point adds nothing to the centred sum, so that it makes no difference for padding that does not count.
+    """
     a = node.attrs
     pad, counts = tuple(a["pad"]), a["count_include_pad"]
     multiplier = ctx.constant(node.inputs["multiplier"])
-    start = (0, 0) if counts else pad[:2]
+    halo = counts and ctx.target.halos
+    start = (0, 0) if halo else pad[:2]
     taps = int(np.prod(a["kernel"]))
     zero = stored_zero(ctx, node.inputs["x"])
     params = {"kernel": tuple(a["kernel"]), "stride": tuple(a["stride"]), "start": start, "shift": a["shift"],
-              "bounded": not counts and any(pad)}  # fmt: skip
+              "bounded": not halo and any(pad)}  # fmt: skip
     call = CallBuilder("avg_pool", node.output, params)
-    call.read("x", ctx.window(node.inputs["x"], a["pad"]) if counts else ctx.place(node.inputs["x"]))
+    call.read("x", ctx.window(node.inputs["x"], a["pad"]) if halo else ctx.place(node.inputs["x"]))
     call.const("multiplier", multiplier)
     call.const("q", np.array([*limits(node, ctx), zero, zero * taps], np.int32))
     call.write("y", ctx.place(node.output))

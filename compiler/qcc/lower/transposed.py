@@ -72,11 +72,14 @@ def transposed_calls(node: Node, ctx: LowerContext) -> list[Call]:
             epilogue = Epilogue(node, ctx, part)
             if epilogue.residual is not None:
                 epilogue.residual = _outputs(epilogue.residual, rows, columns, a["stride"])
-            index = (0, rows.start + top, columns.start + left, 0)
-            extents = (size[0], rows.extent, columns.extent, size[3])
-            window = Window((1, 1), (rows.dilation, columns.dilation))
             out = _outputs(y, rows, columns, a["stride"])
-            calls += grouped_calls(node, ctx, moved(x, index, extents), out, part, window, epilogue)
+            if ctx.target.halos:
+                index = (0, rows.start + top, columns.start + left, 0)
+                source = moved(x, index, (size[0], rows.extent, columns.extent, size[3]))
+                window = Window((1, 1), (rows.dilation, columns.dilation))
+            else:
+                source, window = x, Window((1, 1), (rows.dilation, columns.dilation), (rows.start, columns.start))
+            calls += grouped_calls(node, ctx, source, out, part, window, epilogue)
     return calls + table_calls(node, ctx)
 
 

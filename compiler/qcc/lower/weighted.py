@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcc.ir.graph import Node
+from qcc.lower.columns import columns_call, plane_call
 from qcc.lower.elementwise import lookup_calls
 from qcc.lower.kernel import BufferArg, Call, CallBuilder, LowerContext, View
 from qcc.lower.views import Placed, merge_axes
@@ -28,10 +29,11 @@ Weights = NDArray[np.int8] | NDArray[np.int16]
 
 @dataclass(frozen=True)
 class Window:
-    """Geometry of a convolution over an already padded input."""
+    """Geometry of a convolution: output (0, 0) begins at input ``start``, which is (0, 0) where x holds its padding."""
 
     stride: tuple[int, int] = (1, 1)
     dilation: tuple[int, int] = (1, 1)
+    start: tuple[int, int] = (0, 0)
 
 
 def moved(place: Placed, index: tuple[int, ...], shape: tuple[int, ...]) -> Placed:
@@ -124,6 +126,7 @@ class Epilogue:
     def __init__(self, node: Node, ctx: LowerContext, w: Weights) -> None:
         """``w`` has the output channels first; sums over it move the input's stored zero point into the bias."""
         a = node.attrs
+        self.w = w
         self.offset = 128 if ctx.storage == "uint8" else 0
         zero = ctx.type(node.inputs["x"]).zero_point + self.offset
         sums = w.reshape(w.shape[0], -1).astype(np.int64).sum(axis=1)
@@ -178,6 +181,8 @@ def gemm_calls(
 ) -> list[Call]:
     """Convolution of padded x [B, H, W, C] by w [N, KY, KX, C] into y [B, OH, OW, N], the channels from ``begin``."""
     target = ctx.target
+    if target.emit == "c":
+        return [columns_call(node, ctx, x, y, residual, w, window, epilogue, begin)]
     n, ky, kx, channels = w.shape
     flat = [as_image(p) for p in (x, y, residual) if p is not None]
     pointwise = (ky, kx) == (1, 1) and window.stride == (1, 1)
@@ -221,6 +226,8 @@ def depthwise_call(
     node: Node, ctx: LowerContext, x: Placed, y: Placed, w: Weights, window: Window, epilogue: Epilogue
 ) -> Call:
     """Depthwise convolution of padded x [B, H, W, C] by w [C, KY, KX, 1] into y [B, OH, OW, C]."""
+    if ctx.target.emit == "c":
+        return plane_call(node, ctx, x, y, w, window, epilogue)
     sliding = window.stride[0] == window.dilation[0] == 1
     lanes, dot = depthwise_packing(ctx.target, w.shape[1], sliding)
     parts = byte_parts(w[..., 0])
@@ -254,7 +261,8 @@ def convolution_calls(node: Node, ctx: LowerContext) -> list[Call]:
     a = node.attrs
     w = centred_weights(node, ctx)
     x, y = ctx.window(node.inputs["x"], a["pad"]), ctx.place(node.output)
-    window = Window(a["stride"], a["dilation"])
+    start = (0, 0) if ctx.target.halos else (-a["pad"][0], -a["pad"][1])
+    window = Window(a["stride"], a["dilation"], start)
     epilogue = Epilogue(node, ctx, w)
     return grouped_calls(node, ctx, x, y, w, window, epilogue) + table_calls(node, ctx)
 

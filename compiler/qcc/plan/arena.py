@@ -40,10 +40,22 @@ class Arena:
     lower_bound: int
 
 
-def plan_arena(layout: Layout) -> Arena:
-    """Offsets of a layout's buffers, aligned as the target asks."""
+def plan_arena(layout: Layout, work: Mapping[str, int] | None = None) -> Arena:
+    """Offsets of a layout's buffers, aligned as the target asks.
+
+    ``work`` are bytes that a node wants while it runs, by its output; their buffer's name is that of ``work_name``.
+    """
     unit, spans = layout.target.alignment, layout.lifetimes().items()
-    return pack(Block(name, -(-layout.buffers[name].nbytes // unit) * unit, *span) for name, span in spans)
+    blocks = [Block(name, -(-layout.buffers[name].nbytes // unit) * unit, *span) for name, span in spans]
+    for step, node in enumerate(layout.graph.nodes):
+        if work and node.output in work:
+            blocks.append(Block(work_name(node.output), -(-work[node.output] // unit) * unit, step, step))
+    return pack(blocks)
+
+
+def work_name(output: str) -> str:
+    """Name of the block that a node works in."""
+    return f"{output} (work)"
 
 
 def pack(blocks: Iterable[Block]) -> Arena:

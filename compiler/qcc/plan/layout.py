@@ -157,8 +157,10 @@ class Layout:
         return at.view, BufferArg(at.buffer, at.offset)
 
     def window(self, value: str, pad: Halo) -> tuple[View, BufferArg]:
-        """As ``place`` for an NHWC value, extended by ``pad`` = (top, left, bottom, right) into the halo."""
+        """As ``place`` for an NHWC value, extended by ``pad`` = (top, left, bottom, right) into the halo , if any."""
         view, arg = self.place(value)
+        if not self.target.halos:
+            return view, arg
         top, left, bottom, right = pad
         halo = self.halo(value)
         assert all(p <= h for p, h in zip(pad, halo, strict=True)), f"{value}: padding {pad} exceeds the halo {halo}"
@@ -279,7 +281,7 @@ class _Planner:
         """Results of view ops that need a buffer of their own, because they are read with padding of their own."""
 
     def plan(self) -> Layout:
-        for node in self.graph.nodes:
+        for node in self.graph.nodes if self.layout.target.halos else ():
             for value, pad in window_pads(self.graph, node):
                 if pad != NO_HALO:
                     self._require(value, Frame(self._shape4(value), pad))

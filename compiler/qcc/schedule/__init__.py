@@ -14,7 +14,7 @@ def scheduled(kernel: Kernel, target: Target) -> Any:
     """The TIR function of a kernel, ready for code generation.
 
     A family writes a kernel out itself (``KERNELS``), or transforms the loops of ``lower.build.lower`` (``SCHEDULES``);
-    for all others there is a schedule that every family can use.
+    for all others there is the family's ``elementwise``, or a schedule that every family can use.
     """
     from tvm import s_tir
 
@@ -28,5 +28,5 @@ def scheduled(kernel: Kernel, target: Target) -> Any:
         return written[kernel.compute](kernel, Decide())
     sch = s_tir.Schedule(lower(kernel))
     known = {**simple.SCHEDULES, **family.SCHEDULES}
-    known.get(kernel.compute, simple.elementwise)(sch, kernel, Decide())
+    known.get(kernel.compute, getattr(family, "elementwise", simple.elementwise))(sch, kernel, Decide())
     return sch.mod["main"]

@@ -1,0 +1,67 @@
+"""Kernels as portable C source: no vectors, no parallel loops; weighted layers from columns and planes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from qcc.lower.kernel import Kernel
+from qcc.schedule.columns import Columns
+from qcc.schedule.decide import Decide
+from qcc.schedule.planes import Planes
+
+
+def elementwise(sch: Any, kernel: Kernel, decide: Decide) -> None:
+    """The loops as they are."""
+
+
+def reduction(sch: Any, kernel: Kernel, decide: Decide) -> None:
+    """Element by element: the taps of one sum, then what follows it."""
+    acc, rank = sch.get_sblock("acc"), len(kernel.view("y").shape)
+    sch.compute_at(acc, sch.get_loops(sch.get_sblock("out"))[rank - 1])
+    sch.decompose_reduction(acc, sch.get_loops(acc)[rank])
+
+
+def argmax(sch: Any, kernel: Kernel, decide: Decide) -> None:
+    """Rows one by one: the maximum, then its first position."""
+    _rows(sch, kernel, ["top", "acc"])
+
+
+def softmax(sch: Any, kernel: Kernel, decide: Decide) -> None:
+    """Rows one by one: the maximum, the powers, their sum, its inverse, the quotients."""
+    _rows(sch, kernel, ["top", "power", "total", "inverse"])
+
+
+def tflite_softmax(sch: Any, kernel: Kernel, decide: Decide) -> None:
+    """As ``softmax``, with the reciprocal of the sum."""
+    _rows(sch, kernel, ["top", "power", "total", "zeros", "halves", "guess0", "guess1", "guess2", "guess3"])
+
+
+def matmul(sch: Any, kernel: Kernel, decide: Decide) -> None:
+    """Element by element, operands centred on the way: copies of them would take memory."""
+    for name in ("left", "right"):
+        sch.compute_inline(sch.get_sblock(name))
+    reduction(sch, kernel, decide)
+
+
+def _rows(sch: Any, kernel: Kernel, stages: list[str]) -> None:
+    loops = sch.get_loops(sch.get_sblock("out"))[: len(kernel.view("x").shape) - 1]
+    for name in reversed(stages if loops else []):
+        sch.compute_at(sch.get_sblock(name), loops[-1])
+    for name in stages:
+        if name in ("top", "total", "acc"):
+            block = sch.get_sblock(name)
+            sch.decompose_reduction(block, sch.get_loops(block)[-1])
+
+
+SCHEDULES: dict[str, Callable[[Any, Kernel, Decide], None]] = {
+    "argmax": argmax, "avg_pool": reduction, "matmul": matmul, "max_pool": reduction, "reduce_max": reduction,
+    "reduce_sum": reduction, "softmax": softmax, "tflite_avg_pool": reduction, "tflite_softmax": tflite_softmax,
+}  # fmt: skip
+"""By compute; ``elementwise`` for every other."""
+
+FUNCTIONS: dict[str, Callable[[Kernel], Any]] = {
+    "conv": lambda kernel: Columns(kernel, "scalar").build(),
+    "depthwise": lambda kernel: Planes(kernel, packed=False).build(),
+}
+"""Kernels that are written as loops at once."""

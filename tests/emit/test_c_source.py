@@ -1,0 +1,166 @@
+"""C artifacts: their bytes on this machine, no warnings from any compiler, only what they promise inside."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import qcc
+from integer_programs import Builder, random_inputs, random_program
+from qcc import pipeline
+from qcc.errors import ArtifactError
+from qcc.ir.evaluate import run_integer
+from qcc.ir.graph import Graph
+from qcc.runtime import Model, read_manifest
+from qcc.target import Target
+from qcc.verify import verify_model
+from random_graphs import random_model, random_samples
+
+TARGETS = ["c99", "cortex-m4", "cortex-m55"]
+STRICT = ["-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Werror"]
+
+
+def compiled(graph: Graph, folder: Path, target: str = "c99") -> Model:
+    return pipeline.build(graph, Target.load(target), folder / "out", jobs=1)
+
+
+def check_warnings(folder: Path, prefix: str, work: Path) -> None:
+    """Every C compiler here accepts the files, with the hook and without."""
+    for cc in ("gcc", "clang"):
+        if shutil.which(cc) is None:
+            continue
+        for extra in ([], ["-DQCC_PROFILE"]):
+            files = [str(folder / f"{prefix}.c"), str(folder / f"{prefix}_weights.c")]
+            command = [cc, *STRICT, *extra, "-O2", "-c", *files]
+            done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("seed", range(9))
+def test_random_programs(seed: int, tmp_path: Path) -> None:
+    print(f"seed {seed}")
+    graph = random_program(seed)
+    model = compiled(graph, tmp_path, TARGETS[seed % 3])
+    assert verify_model(model, [random_inputs(graph, seed + i) for i in range(3)]) is None
+    check_warnings(tmp_path / "out", graph.name, tmp_path)
+
+
+@pytest.mark.parametrize("seed", range(0, 60, 4))
+def test_random_models(seed: int, tmp_path: Path) -> None:
+    print(f"seed {seed}")
+    onnx_model = random_model(seed)
+    io = "float" if seed % 8 else "int8"
+    graph = pipeline.quantize(onnx_model, calib=random_samples(onnx_model, 4, seed), name=f"g{seed}", io=io)
+    model = compiled(graph, tmp_path, TARGETS[seed // 4 % 3])
+    assert verify_model(model, qcc.verify.random_samples(model, 2, seed)) is None
+    check_warnings(tmp_path / "out", graph.name, tmp_path)
+
+
+def small() -> Graph:
+    b = Builder("small", 3)
+    x = b.input((1, 8, 6, 8))
+    y = b.conv(x, 8)
+    return b.output(b.lut(b.conv(y, 8, residual=y)))
+
+
+def test_the_folder(tmp_path: Path) -> None:
+    graph = small()
+    compiled(graph, tmp_path, "cortex-m4")
+    folder = tmp_path / "out"
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "CMakeLists.txt", "README.md", "manifest.json", "qcc.h", "reference", "small.c", "small.h", "small_weights.c",
+        "small_weights.h"]  # fmt: skip
+    model = (folder / "small.c").read_text()
+    assert re.findall(r"#include [<\"](.*)[>\"]", model) == ["small.h", "stddef.h", "small_weights.h", "qcc.h"]
+    for forbidden in ("malloc", "printf", "math.h", "tvm", "TVM", "float", "#pragma"):
+        assert forbidden not in model
+    defined = re.findall(r"^static void (\w+)\(", model, re.M)
+    assert defined
+    assert len(defined) == len(set(defined))
+    assert all(model.count(f"{name}(") > 1 for name in defined), "only kernels that are used"
+    manifest = read_manifest(folder)
+    readme = (folder / "README.md").read_text()
+    assert f"| {manifest['arena']['bytes']} |" in readme
+    assert manifest["arena"]["bytes"] == manifest["arena"]["lower_bound"]
+
+
+def test_no_data_that_changes(tmp_path: Path) -> None:
+    compiled(small(), tmp_path)
+    for name in ("small", "small_weights"):
+        subprocess.run(["cc", "-O2", "-c", str(tmp_path / f"out/{name}.c")], cwd=tmp_path, check=True)
+        said = subprocess.run(["nm", f"{name}.o"], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+        kinds = {line.split()[-2] for line in said.splitlines()}
+        assert kinds <= {"T", "t", "R", "r", "U"}, said
+        needed = {line.split()[-1] for line in said.splitlines() if line.split()[-2] == "U"}
+        assert {n for n in needed if not n.startswith("small_")} <= {"memcpy", "memset", "_GLOBAL_OFFSET_TABLE_"}
+
+
+def test_two_contexts_at_a_time(tmp_path: Path) -> None:
+    """The header from C++ too, and an arena for each of two instances."""
+    graph = small()
+    compiled(graph, tmp_path)
+    inputs = [random_inputs(graph, seed) for seed in (1, 2)]
+    arrays = [", ".join(map(str, x["x"].reshape(-1))) for x in inputs]
+    (tmp_path / "main.cpp").write_text(f"""
+#include <cstdio>
+#include <thread>
+#include "small.h"
+static int8_t in[2][SMALL_INPUT_SIZE] = {{{{{arrays[0]}}}, {{{arrays[1]}}}}}, out[2][SMALL_OUTPUT_SIZE];
+alignas(4) static uint8_t arena[2][SMALL_ARENA_BYTES];
+static void work(int i) {{
+    const small_context context = {{arena[i], 0}};
+    for (int n = 0; n < 200; ++n) small_run(&context, in[i], out[i]);
+}}
+int main() {{
+    std::thread a(work, 0), b(work, 1);
+    a.join(); b.join();
+    for (auto &row : out) for (int8_t v : row) std::printf("%d ", v);
+    return small_run(nullptr, in[0], out[0]) == -1 ? 0 : 1;
+}}
+""")
+    subprocess.run(["cc", "-O1", "-c", "out/small.c", "out/small_weights.c"], cwd=tmp_path, check=True)
+    subprocess.run(["c++", "-Wall", "-Wextra", "-Werror", "-Iout", "main.cpp", "small.o", "small_weights.o", "-pthread",
+                    "-o", "main"], cwd=tmp_path, check=True)  # fmt: skip
+    said = subprocess.run([str(tmp_path / "main")], check=True, capture_output=True, text=True).stdout
+    expected = [v for x in inputs for v in next(iter(run_integer(graph, x).values())).reshape(-1)]
+    assert [int(v) for v in said.split()] == expected
+
+
+def test_cmake(tmp_path: Path) -> None:
+    if shutil.which("cmake") is None:
+        pytest.skip("there is no cmake")
+    compiled(small(), tmp_path)
+    (tmp_path / "CMakeLists.txt").write_text("""cmake_minimum_required(VERSION 3.13)
+project(firmware LANGUAGES C)
+add_subdirectory(out)
+add_executable(firmware main.c)
+target_link_libraries(firmware PRIVATE small)
+""")
+    (tmp_path / "main.c").write_text('#include "small.h"\n#include "qcc.h"\n'
+                                     "int main(void) { return qcc_quantize(1.0F, 1.0F, 3) != 4; }\n")
+    subprocess.run(["cmake", "-S", ".", "-B", "build"], cwd=tmp_path, check=True, capture_output=True)
+    subprocess.run(["cmake", "--build", "build"], cwd=tmp_path, check=True, capture_output=True)
+    subprocess.run([str(tmp_path / "build" / "firmware")], check=True)
+
+
+def test_headers_agree_with_the_model(tmp_path: Path) -> None:
+    model = compiled(small(), tmp_path)
+    text = (tmp_path / "out" / "small.h").read_text()
+    entry = model.manifest["inputs"][0]
+    assert f"#define SMALL_INPUT_SIZE {int(np.prod(entry['shape']))}" in text
+    assert f"#define SMALL_INPUT_SCALE {entry['scale']!r}F" in text
+    assert f"#define SMALL_INPUT_ZERO_POINT ({entry['zero_point']})" in text
+
+
+def test_an_artifact_is_replaced_and_nothing_else(tmp_path: Path) -> None:
+    compiled(small(), tmp_path)
+    compiled(small(), tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "main.c").write_text("")
+    with pytest.raises(ArtifactError, match="holds no compiled model"):
+        pipeline.build(small(), Target.load("c99"), tmp_path / "mine", jobs=1)

@@ -1,0 +1,105 @@
+"""C artifacts on emulated boards: bytes of the integer reference, and the sizes that README.md promised."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import board
+import numpy as np
+import pytest
+
+from integer_programs import random_inputs, random_program
+from qcc import pipeline
+from qcc.ir.evaluate import run_integer
+from qcc.ir.graph import Graph
+from qcc.runtime import read_manifest
+from qcc.target import Target
+from random_graphs import random_model, random_samples
+
+pytestmark = pytest.mark.skipif(bool(board.missing()), reason=f"not installed: {', '.join(board.missing())}")
+MODELS = {"digits": ["cortex-m0plus", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55"],
+          "mnist_cnn": ["cortex-m0plus", "cortex-m4", "cortex-m55"],
+          "resnet20_cifar10": ["cortex-m4", "cortex-m55"]}  # fmt: skip
+ROOT = Path(__file__).parents[2]
+
+
+def check(graph: Graph, target: str, inputs: dict[str, np.ndarray], folder: Path, on: str = "") -> board.Run:
+    pipeline.build(graph, Target.load(target), folder / "out", jobs=1)
+    result = board.run(folder / "out", inputs, board.BOARDS[on or target], folder / "work")
+    for name, expected in run_integer(graph, inputs).items():
+        np.testing.assert_array_equal(result.outputs[name], expected)
+    return result
+
+
+@pytest.mark.parametrize(("name", "target"), [(n, t) for n, targets in MODELS.items() for t in targets])
+def test_models(name: str, target: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    path = ROOT / "examples" / "01_digits" / "digits.onnx"
+    if name != "digits":
+        path = request.getfixturevalue("data_dir") / "models" / f"{name}.onnx"
+    graph = _quantized(path, name)
+    rng = np.random.default_rng(7)
+    inputs = {v: rng.integers(-128, 128, graph.types[v].shape).astype(np.int8) for v in graph.inputs}
+    result = check(graph, target, inputs, tmp_path)
+    manifest = read_manifest(tmp_path / "out")
+    measured = manifest["measured"]
+    print(f"{name} on {target}: {result.instructions} instructions, {result.stack} bytes of stack")
+    assert abs(result.stack - measured["stack_bytes"]) <= 64, "library functions and alignment aside"
+    linked = result.flash[f"{manifest['prefix']}.c"] + result.flash[f"{manifest['prefix']}_weights.c"]
+    assert abs(linked - measured["flash_bytes"]) <= 16
+
+
+def _quantized(path: Path, name: str) -> Graph:
+    from qcc.frontend import onnx
+
+    graph = onnx.load(path, name)
+    (value,) = graph.inputs
+    samples = np.random.default_rng(1).uniform(0, 1, (8, *graph.types[value].shape)).astype(np.float32)
+    return pipeline.quantize(path, calib=[{value: s} for s in samples], name=name, io="int8")
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_programs(seed: int, tmp_path: Path) -> None:
+    print(f"seed {seed}")
+    graph = random_program(100 + seed)
+    check(graph, ("cortex-m4", "cortex-m55", "cortex-m33")[seed % 3], random_inputs(graph, seed), tmp_path)
+
+
+@pytest.mark.parametrize("seed", range(3, 63, 6))
+def test_random_models(seed: int, tmp_path: Path) -> None:
+    print(f"seed {seed}")
+    model = random_model(seed)
+    graph = pipeline.quantize(model, calib=random_samples(model, 4, seed), name=f"g{seed}", io="int8")
+    rng = np.random.default_rng(seed)
+    inputs = {v: rng.integers(-128, 128, graph.types[v].shape).astype(np.int8) for v in graph.inputs}
+    check(graph, ("cortex-m4", "cortex-m55")[seed // 6 % 2], inputs, tmp_path)
+
+
+HASHES = {"kws": 0xF0B57151, "vww": 0x6962079D, "ic": 0xE5B25901, "ad": 0x1FD3ED06}
+"""FNV-1a of the outputs of TensorFlow Lite Micro's interpreter on the inputs of ``generated``."""
+
+
+@pytest.mark.parametrize("target", ["cortex-m4", "cortex-m55"])
+@pytest.mark.parametrize("name", HASHES)
+def test_equal_to_tensorflow_lite_micro(name: str, target: str, data_dir: Path, tmp_path: Path) -> None:
+    graph = pipeline.quantize(data_dir / "models" / f"{name}_int8.tflite", name=name, io="int8")
+    (value,) = graph.inputs
+    inputs = {value: generated(graph.types[value].size).reshape(graph.types[value].shape)}
+    (output,) = check(graph, target, inputs, tmp_path).outputs.values()
+    digest = 0x811C9DC5
+    for byte in output.tobytes():
+        digest = (digest ^ byte) * 0x01000193 & 0xFFFFFFFF
+    assert digest == HASHES[name]
+
+
+def generated(count: int) -> np.ndarray:
+    """Bytes of a linear congruential generator."""
+    state, found = 12345, bytearray()
+    for _ in range(count):
+        state = (state * 1664525 + 1013904223) & 0xFFFFFFFF
+        found.append(state >> 24)
+    return np.frombuffer(bytes(found), np.int8)
+
+
+def test_portable_code_on_a_board(tmp_path: Path) -> None:
+    graph = random_program(5)
+    check(graph, "c99", random_inputs(graph, 5), tmp_path, on="cortex-m3")
