@@ -6,6 +6,7 @@ import zlib
 from pathlib import Path
 
 import pytest
+from compiled_source import SourceMachine
 from draw import OPERATORS, Draw
 from emulated import EmulatedMachine
 from machine import Machine
@@ -34,6 +35,8 @@ def target_here(name: str) -> Target:
 
 
 def machine_for(programs: list[Graph], target: Target, folder: Path) -> Machine:
+    if target.emit == "c":
+        return SourceMachine(programs, target, folder)
     return (EmulatedMachine if target.missing() else Machine)(programs, target, folder)
 
 

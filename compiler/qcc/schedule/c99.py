@@ -18,8 +18,8 @@ def elementwise(sch: Any, kernel: Kernel, decide: Decide) -> None:
 def reduction(sch: Any, kernel: Kernel, decide: Decide) -> None:
     """Element by element: the taps of one sum, then what follows it."""
     acc, rank = sch.get_sblock("acc"), len(kernel.view("y").shape)
-    sch.compute_at(acc, sch.get_loops(sch.get_sblock("out"))[rank - 1])
-    sch.decompose_reduction(acc, sch.get_loops(acc)[rank])
+    sch.compute_at(acc, sch.get_loops(sch.get_sblock("out"))[rank - 1], preserve_unit_loops=True)
+    sch.decompose_reduction(acc, sch.get_loops(acc)[-len(sch.get(acc).iter_vars) :][rank])
 
 
 def argmax(sch: Any, kernel: Kernel, decide: Decide) -> None:
@@ -47,7 +47,7 @@ def matmul(sch: Any, kernel: Kernel, decide: Decide) -> None:
 def _rows(sch: Any, kernel: Kernel, stages: list[str]) -> None:
     loops = sch.get_loops(sch.get_sblock("out"))[: len(kernel.view("x").shape) - 1]
     for name in reversed(stages if loops else []):
-        sch.compute_at(sch.get_sblock(name), loops[-1])
+        sch.compute_at(sch.get_sblock(name), loops[-1], preserve_unit_loops=True)
     for name in stages:
         if name in ("top", "total", "acc"):
             block = sch.get_sblock(name)
