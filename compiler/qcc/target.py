@@ -98,7 +98,9 @@ class Target(_Table):
             return _read(Path(text))
         path = data_folder("targets") / f"{text}.toml"
         if text not in known_targets():
-            known = ", ".join(known_targets())
+            from qcc.npu.description import known_npus
+
+            known = ", ".join([*known_targets(), *known_npus()])
             raise TargetError(f"unknown target '{text}'", hint=f"one of {known}, host, or the path of a .toml file")
         return _read(path)
 

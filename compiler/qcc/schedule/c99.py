@@ -19,7 +19,8 @@ def reduction(sch: Any, kernel: Kernel, decide: Decide) -> None:
     """Element by element: the taps of one sum, then what follows it."""
     acc, rank = sch.get_sblock("acc"), len(kernel.view("y").shape)
     sch.compute_at(acc, sch.get_loops(sch.get_sblock("out"))[rank - 1], preserve_unit_loops=True)
-    sch.decompose_reduction(acc, sch.get_loops(acc)[-len(sch.get(acc).iter_vars) :][rank])
+    taps = len(sch.get(acc).iter_vars) - rank
+    sch.decompose_reduction(acc, sch.get_loops(acc)[-taps])
 
 
 def argmax(sch: Any, kernel: Kernel, decide: Decide) -> None:
