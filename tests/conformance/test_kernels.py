@@ -5,24 +5,19 @@ from __future__ import annotations
 import zlib
 from pathlib import Path
 
-import numpy as np
 import pytest
+from compiled_source import SourceMachine
 from draw import OPERATORS, Draw
 from emulated import EmulatedMachine
 from machine import Machine
 
 from emulators import emulator_is_here
 from integer_programs import random_inputs, random_program
-from qcc.ir.evaluate import run_integer
 from qcc.ir.graph import Graph
-from qcc.pipeline import build
 from qcc.target import Target, known_targets
 
 CASES = 6
 """Programs for each op and target."""
-LIBRARIES = [name for name in known_targets() if Target.load(name).emit == "library"]
-SOURCES = ["c99", "cortex-m4"]
-"""Targets that give C source, here compiled for this machine; the boards themselves are emulated in ``tests/mcu``."""
 
 
 def program(op: str, seed: int) -> Graph:
@@ -40,10 +35,12 @@ def target_here(name: str) -> Target:
 
 
 def machine_for(programs: list[Graph], target: Target, folder: Path) -> Machine:
+    if target.emit == "c":
+        return SourceMachine(programs, target, folder)
     return (EmulatedMachine if target.missing() else Machine)(programs, target, folder)
 
 
-@pytest.mark.parametrize("name", LIBRARIES)
+@pytest.mark.parametrize("name", known_targets())
 @pytest.mark.parametrize("op", OPERATORS)
 def test_kernels_give_the_bytes_of_the_reference(op: str, name: str, tmp_path: Path) -> None:
     target, first = target_here(name), zlib.crc32(op.encode()) % 100_000
@@ -54,7 +51,7 @@ def test_kernels_give_the_bytes_of_the_reference(op: str, name: str, tmp_path: P
         machine.check(case, random_inputs(graph, first + case))
 
 
-@pytest.mark.parametrize("name", LIBRARIES)
+@pytest.mark.parametrize("name", known_targets())
 def test_programs_with_views_concats_and_writes_in_place(name: str, tmp_path: Path) -> None:
     target = target_here(name)
     print(f"seeds 0 … {CASES - 1}")
@@ -62,15 +59,3 @@ def test_programs_with_views_concats_and_writes_in_place(name: str, tmp_path: Pa
     machine = machine_for(programs, target, tmp_path)
     for seed, graph in enumerate(programs):
         machine.check(seed, random_inputs(graph, seed))
-
-
-@pytest.mark.parametrize("name", SOURCES)
-@pytest.mark.parametrize("op", OPERATORS)
-def test_c_sources_give_the_bytes_of_the_reference(op: str, name: str, tmp_path: Path) -> None:
-    seed = zlib.crc32(op.encode()) % 100_000
-    print(f"seed {seed}")
-    graph = program(op, seed)
-    inputs = random_inputs(graph, seed)
-    expected, got = run_integer(graph, inputs), build(graph, Target.load(name), tmp_path / "model").run(inputs)
-    for value, array in expected.items():
-        np.testing.assert_array_equal(got[value], array, err_msg=value)

@@ -61,7 +61,7 @@ def _symbol(kernel: Kernel) -> str:
     shape = [str(d) for d in kernel.view("y").shape]
     while len(shape) > 1 and shape[0] == "1":
         shape.pop(0)
-    return f"{kernel.compute}_{'x'.join(shape)}_{kernel.digest[:4]}"
+    return f"{kernel.compute}_{'x'.join(shape)}_{kernel.digest[:8]}"
 
 
 def _with_pointers(func: Any) -> Any:

@@ -48,7 +48,7 @@ def matmul(sch: Any, kernel: Kernel, decide: Decide) -> None:
 def _rows(sch: Any, kernel: Kernel, stages: list[str]) -> None:
     loops = sch.get_loops(sch.get_sblock("out"))[: len(kernel.view("x").shape) - 1]
     for name in reversed(stages if loops else []):
-        sch.compute_at(sch.get_sblock(name), loops[-1])
+        sch.compute_at(sch.get_sblock(name), loops[-1], preserve_unit_loops=True)
     for name in stages:
         if name in ("top", "total", "acc"):
             block = sch.get_sblock(name)
