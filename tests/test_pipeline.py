@@ -139,7 +139,7 @@ def test_every_target_has_the_same_program(tmp_path: Path) -> None:
     for name in known_targets():
         target = Target.load(name)
         if not target.missing():
-            made = qcc.compile(network(), target=target, calib=samples(), name="net", jobs=1)
+            made = qcc.compile(network(), target=target, calib=samples(), name="net", io="float", jobs=1)
             assert show(made.program()) == show(program)
             x = samples(1, 1)[0]
             (expected,) = run_integer(program, {"in0": x}).values()
