@@ -63,7 +63,7 @@ class Target(_Table):
     """CPU flags as in /proc/cpuinfo, all of which the machine must have."""
     emit: Literal["library", "c"] = "library"
     """What is made: a shared library, or C99 source for a microcontroller's firmware."""
-    family: Literal["vnni", "avx2", "c99", "dsp", "mve", "neon"]
+    family: Literal["amx", "vnni", "avx2", "c99", "dsp", "mve", "neon"]
     """The module of schedules in ``qcc.schedule``."""
     storage: Literal["uint8", "int8"]
     """How int8 activations are kept in memory: as they are, or as q + 128."""
@@ -87,6 +87,11 @@ class Target(_Table):
     def halos(self) -> bool:
         """Whether images are kept with their padding around them: it costs memory and saves conditions."""
         return self.emit == "library"
+
+    @property
+    def permission(self) -> bool:
+        """Whether a process must ask the system before it uses all of the target's registers."""
+        return self.family == "amx"
 
     @staticmethod
     def load(name: str | Path) -> Target:

@@ -29,6 +29,7 @@ def entry_source(package: Package) -> str:
         "",
         "#include <string.h>",
         "",
+        *(['#include "qcc/amx.h"'] if p.target.permission else []),
         '#include "qcc/halo.h"',
         *(['#include "qcc/threads.h"'] if threads else []),
         "",
@@ -86,6 +87,10 @@ def _functions(p: Package, body: Sequence[str]) -> Iterator[str]:
         yield f"        if (!io->{kind}[i]) {{"
         yield "            return -1;"
         yield "        }"
+        yield "    }"
+    if p.target.permission:
+        yield "    if (!qcc_amx_allowed()) {"
+        yield "        return -2;"
         yield "    }"
     yield from body
     yield "    return 0;"
