@@ -53,6 +53,8 @@ class Case:
     gap: int = 0
     extreme: bool = False
     """Bytes and weights of the largest magnitude only, all products of one sign."""
+    in_place: bool = False
+    """The output lies where the residual was."""
 
 
 @dataclass
@@ -103,6 +105,8 @@ class Prepared:
             self._store("r", arrays["residual"], rng)
         self._store("x", x, rng)
         self._store("y", np.zeros(shape, np.int8), rng)
+        if case.in_place:
+            self.buffers["y"], self.places["y"] = self.buffers["r"], self.places["r"]
         node = Node("y", "conv2d", inputs, attrs, "test")
         self.calls = convolution_calls(node, self)
         self.expected = self.buffers["y"].copy()

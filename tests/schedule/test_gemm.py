@@ -28,7 +28,7 @@ def random_case(seed: int) -> Case:
         seed, (pick(1, 1, 2), height, width, groups * pick(1, 3, 4, 7, 16, 33)),
         groups * pick(1, 2, 5, 8, 11, 16, 17, 24, 33), kernel, stride, dilation, groups, residual,
         (-128, 127) if rng.random() < 0.5 else (pick(-128, -90, 0), pick(1, 60, 127)),
-        pick(20, 31, 32, 33, 37, 40), pick(0, 3, 8) if residual else 0, pick(0, 0, 3, 8),
+        pick(20, 31, 32, 33, 37, 40), pick(0, 3, 8) if residual else 0, pick(0, 0, 3, 8), in_place=residual,
     )  # fmt: skip
 
 

@@ -68,8 +68,8 @@ def _run_comment(p: Package) -> list[str]:
         return [f"{arrays}. */"]
     return [
         f"{arrays},",
-        " * or -2 if the system refuses AMX. The first run asks Linux for the permission to use its tile registers, for",
-        " * the process and all its threads (arch_prctl ARCH_REQ_XCOMP_PERM; Linux 5.16 or later). */",
+        " * -2 if the system refuses AMX. The first run asks Linux for the permission to use tile registers, for the",
+        " * process and all its threads: arch_prctl(ARCH_REQ_XCOMP_PERM), which Linux has from 5.16 on. */",
     ]
 
 

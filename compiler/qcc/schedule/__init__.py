@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 def scheduled(kernel: Kernel, target: Target) -> Any:
     """The TIR function of a kernel, ready for code generation.
 
-    A family writes a kernel out itself (``KERNELS``; None: not this one), or transforms the loops of ``lower.build.lower`` (``SCHEDULES``);
-    for all others there is the family's ``elementwise``, or a schedule that every family can use.
+    A family writes a kernel out itself (``KERNELS``; where that gives None, not this one), or transforms the loops of
+    ``lower.build.lower`` (``SCHEDULES``); for all others there is the family's ``elementwise``, or a schedule that
+    every family can use.
     """
     from tvm import s_tir
 

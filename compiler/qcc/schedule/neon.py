@@ -10,10 +10,11 @@ from tvm.script.ir_builder import tirx as T
 
 from qcc.lower.kernel import Kernel
 from qcc.schedule.decide import Decide
+from qcc.schedule.intrinsic import function
 from qcc.schedule.neon_depthwise import conv_depthwise
 from qcc.schedule.neon_multiply import MULTIPLY, Smmla, SmmlaPanel, Tile, pack_panel, panel_bytes
 from qcc.schedule.neon_tiles import neon_rows
-from qcc.schedule.neon_vectors import Epilogue, function, gather_words, load, store
+from qcc.schedule.neon_vectors import Epilogue, gather_words, load, store
 from qcc.schedule.tiles import divisors, nearest_divisor
 
 CACHED_BYTES = 128 * 1024

@@ -12,8 +12,8 @@ from tvm.script.ir_builder import tirx as T
 
 from qcc.lower.kernel import Kernel
 from qcc.schedule.decide import Decide
-from qcc.schedule.intrinsic import modular_sum
-from qcc.schedule.neon_vectors import Epilogue, Vector, channels_of, function, intrinsic, join, load, sdot, store
+from qcc.schedule.intrinsic import function, modular_sum
+from qcc.schedule.neon_vectors import Epilogue, Vector, channels_of, intrinsic, join, load, sdot, store
 from qcc.schedule.tiles import divisors, nearest_divisor
 
 Place = tuple[int, int]

@@ -5,33 +5,16 @@ A function here builds TIR that LLVM turns into the instructions named in its do
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
-from qcc.lower.kernel import Kernel, View
+from qcc.lower.kernel import Kernel
 
 Vector = Any
-
-
-@contextmanager
-def function(kernel: Kernel) -> Iterator[dict[str, Any]]:
-    """A function under construction: gives its parameters, flat buffers by operand key."""
-    with T.prim_func(s_tir=True):
-        T.func_name("main")
-        buffers = {o.key: T.arg(o.key, T.Buffer((_reach(o.view),), o.view.dtype)) for o in kernel.operands}
-        with T.sblock("root"):
-            T.reads()
-            T.writes()
-            yield buffers
-
-
-def _reach(view: View) -> int:
-    return sum((extent - 1) * stride for extent, stride in zip(view.shape, view.strides, strict=True)) + 1
 
 
 def intrinsic(name: str, dtype: str, *operands: Any) -> Vector:
