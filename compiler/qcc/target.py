@@ -71,6 +71,8 @@ class Target(_Table):
     """int32 elements of a vector."""
     dot: int = Field(ge=1, le=64)
     """Products that one instruction adds into an int32 lane."""
+    rows: int = Field(1, ge=1, le=64)
+    """Pixels that one instruction multiplies with such a vector of weights."""
     accumulators: int = Field(ge=1, le=256)
     """Vectors of sums that a register tile may hold: the registers, less those for operands."""
     requant_shift: Literal[31, 32]
@@ -150,7 +152,7 @@ def host_target() -> Target:
     if not fitting:
         raise TargetError(f"no shipped target runs on this machine ({platform.machine()})",
                           hint="choose one with --target to compile for another machine: " + ", ".join(known_targets()))
-    return max(fitting, key=lambda t: (t.lanes * t.dot, t.name))
+    return max(fitting, key=lambda t: (t.rows * t.lanes * t.dot, t.name))
 
 
 def _read(path: Path) -> Target:

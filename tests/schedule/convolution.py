@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from qcc.data import data_folder
+from permission import ask_for
 from qcc.ir.graph import Node, TensorType
 from qcc.lower.build import Built, build_kernels
 from qcc.lower.kernel import BufferArg, Call, View
@@ -156,15 +156,6 @@ class Prepared:
                 library[kernel.symbol](*pointers, begin, end)
 
 
-def allow_tiles(folder: Path) -> None:
-    """Ask the system for AMX, as the entry of a library does."""
-    source, library = folder / "allow.c", folder / "allow.so"
-    source.write_text('#include "qcc/amx.h"\nint allow(void) { return qcc_amx_allowed(); }\n')
-    include = str(data_folder("runtime") / "include")
-    subprocess.run(["cc", "-shared", "-fPIC", "-I", include, str(source), "-o", str(library)], check=True)
-    assert ctypes.CDLL(str(library)).allow(), "the system refuses AMX to this process"
-
-
 def compiled(prepared: Sequence[Prepared], target: Target) -> dict[str, Built]:
     """Objects of all calls."""
     return build_kernels([c.kernel for p in prepared for c in p.calls], target, jobs=1)
@@ -176,8 +167,7 @@ def check(cases: Sequence[Case], target: Target, folder: Path) -> None:
     built = compiled(prepared, target)
     library = folder / "kernels.so"
     subprocess.run(["cc", "-shared", "-o", str(library), *sorted({str(b.object) for b in built.values()})], check=True)
-    if target.permission:
-        allow_tiles(folder)
+    ask_for(target)
     loaded = ctypes.CDLL(str(library))
     for p in prepared:
         p.run(loaded, built)

@@ -54,6 +54,20 @@ def test_every_number_of_channels(name: str, tmp_path: Path) -> None:
     check([Case(n, (1, 3, 5, 8), n, gap=n % 2) for n in range(1, 34)], runnable(name), tmp_path)
 
 
+@pytest.mark.parametrize("case", [
+    Case(1, (1, 34, 34, 16), 16, (3, 3), residual=True, fraction=6, in_place=True),
+    Case(2, (1, 9, 9, 64), 96, (3, 3), residual=True, fraction=6, in_place=True),
+    Case(3, (2, 9, 9, 64), 48, (3, 3)),
+    Case(4, (1, 1, 49, 200), 33, residual=True, in_place=True),
+    Case(5, (1, 15, 30, 24), 64, (2, 2), (2, 2)),
+    Case(6, (1, 40, 19, 8), 32, gap=8),
+], ids=["few steps", "lines joined", "joined, batch", "overlap", "strides", "many groups"])  # fmt: skip
+@pytest.mark.parametrize("name", TARGETS)
+def test_groups_of_tiles(name: str, case: Case, tmp_path: Path) -> None:
+    """Ways in which AMX cuts an image into tiles, and finishes one group while it multiplies the next."""
+    check([case], runnable(name), tmp_path)
+
+
 @pytest.mark.parametrize("name", TARGETS)
 def test_extreme_bytes_do_not_saturate(name: str, tmp_path: Path) -> None:
     cases = [Case(k, (1, 5, 9, 64), 24, (k, k), clamp=(-128, 127), extreme=True) for k in (1, 3)]

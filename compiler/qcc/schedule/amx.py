@@ -101,7 +101,7 @@ def pays(kernel: Kernel, tiling: Tiling) -> bool:
     _, taps_y, taps_x, groups, _, _ = kernel.view("w").shape
     taps = taps_y * taps_x
     tiles = taps * tile_steps(groups) * tiling.cycles + THROUGH_MEMORY * tiling.groups * tiling.at_once
-    return tiles < taps * groups * height * width / VNNI_GROUPS
+    return bool(tiles < taps * groups * height * width / VNNI_GROUPS)
 
 
 def conv_gemm(kernel: Kernel, decide: Decide) -> Any | None:
