@@ -91,6 +91,11 @@ class Target(_Table):
         return self.emit == "library"
 
     @property
+    def products(self) -> int:
+        """Products in a cycle, roughly: an instruction with many rows takes one for each, and pairs with no other."""
+        return self.lanes * self.dot * max(1, self.rows // 4)
+
+    @property
     def permission(self) -> bool:
         """Whether a process must ask the system before it uses all of the target's registers."""
         return self.family == "amx"

@@ -12,9 +12,9 @@ from qcc.emit.package import C_TYPES, Package, one_line
 from qcc.ir.graph import Node
 from qcc.lower.kernel import BufferArg, Call, Kernel, dense_strides
 
-PARALLEL_MACS = 200_000
+PARALLEL_CYCLES = 16_000
 PARALLEL_BYTES = 1 << 15
-"""Work from which a call is worth waking threads for (a few microseconds)."""
+"""Work from which a call is worth sharing (a few microseconds): multiplications, or bytes written."""
 
 
 def entry_source(package: Package) -> str:
@@ -120,7 +120,7 @@ def prototype(kernel: Kernel, symbol: str) -> str:
 
 
 def _is_large(p: Package, node: Node, call: Call) -> bool:
-    return call.macs >= PARALLEL_MACS or p.graph.types[node.output].nbytes >= PARALLEL_BYTES
+    return call.macs >= PARALLEL_CYCLES * p.target.products or p.graph.types[node.output].nbytes >= PARALLEL_BYTES
 
 
 def _caller(arguments: str, used: str, unused: str) -> list[str]:
