@@ -23,7 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ class Case:
     name: str
     folder: Path
     macs: int
+    weights: int
 
     @property
     def float_file(self) -> Path:
@@ -162,7 +163,8 @@ def worker(engine: str, case: Case, threads: int) -> Iterator[Callable[[int], li
 def prepare(name: str, folder: Path, engines: list[str]) -> Case:
     """Write what the chosen engines need: float model, QDQ model, compiled artifact."""
     model = models.BUILDERS[name]() if name in models.BUILDERS else onnx.load(data_models()[name])
-    case = Case(name, folder, models.count_macs(model))
+    weights = sum(int(np.prod(w.dims)) for w in model.graph.initializer)
+    case = Case(name, folder, models.count_macs(model), weights)
     onnx.save(model, case.float_file)
     if any(e.endswith(("int8", "vnni")) for e in engines):
         quantize_for_peers(case)
@@ -206,14 +208,31 @@ def data_models() -> dict[str, Path]:
     return {"resnet20": file} if file.exists() else {}
 
 
-def peak_gmacs() -> float:
-    """One thread's measured ``vpdpbusd`` throughput in GMAC/s; 0 without AVX512-VNNI or gcc."""
-    if not shutil.which("gcc"):
-        return 0.0
-    with tempfile.TemporaryDirectory() as folder:
-        program = Path(folder) / "peak"
-        subprocess.run(["gcc", "-O2", "-o", str(program), str(HERE / "peak.c")], check=True)
-        return float(subprocess.run([str(program)], check=True, capture_output=True, text=True).stdout)
+@dataclass(frozen=True)
+class Peak:
+    """What one thread can do at most: multiply-accumulates and bytes read from memory, both per nanosecond."""
+
+    vnni: float
+    amx: float
+    memory: float
+
+    @staticmethod
+    def measure(flags: set[str]) -> Peak:
+        """Of this machine; zeros without gcc."""
+        if not shutil.which("gcc"):
+            return Peak(0, 0, 0)
+        with tempfile.TemporaryDirectory() as folder:
+            program = Path(folder) / "peak"
+            include = str(HERE.parent / "runtime" / "include")
+            subprocess.run(["gcc", "-O2", "-I", include, "-o", str(program), str(HERE / "peak.c")], check=True)
+            command = [str(program), *(["amx"] if "amx_int8" in flags else [])]
+            said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        return Peak(*map(float, said.split()))
+
+    def limit(self, case: Case, threads: int) -> float:
+        """Seconds that an inference takes at least: all products at the peak, and all weights read once."""
+        rate = max(self.vnni, self.amx)
+        return max(case.macs / rate / threads, case.weights / self.memory) * 1e-9 if rate and self.memory else 0.0
 
 
 def processor() -> tuple[str, set[str]]:
@@ -241,14 +260,14 @@ def measure(case: Case, engines: list[str], threads: int, repeat: int) -> dict[s
 def report(console: Console, rows: list[dict[str, Any]], title: str) -> None:
     """The table; the ratio says how many times slower (above 1) than qcc an engine is."""
     table = Table(title=title)
-    for heading in ("model", "threads", "engine", "ms", "/ qcc", "GMAC/s", "% of VNNI peak"):
+    for heading in ("model", "threads", "engine", "ms", "best ms", "/ qcc", "GMAC/s", "limit ms"):
         table.add_column(heading, justify="left" if heading in ("model", "engine") else "right")
     for index, row in enumerate(rows):
         last = index + 1 == len(rows) or rows[index + 1]["model"] != row["model"]
         ratio = f"{row['ratio']:.2f}" if row["ratio"] else "-"
-        peak = f"{row['of_peak']:.0%}" if row["of_peak"] else "-"
-        table.add_row(row["model"], str(row["threads"]), row["engine"], f"{row['ms']:.3f}", ratio,
-                      f"{row['gmacs']:.0f}", peak, end_section=last)
+        limit = f"{row['limit_ms']:.3f}" if row["limit_ms"] else "-"
+        table.add_row(row["model"], str(row["threads"]), row["engine"], f"{row['ms']:.3f}", f"{row['best_ms']:.3f}",
+                      ratio, f"{row['gmacs']:.0f}", limit, end_section=last)
     console.print(table)
 
 
@@ -269,7 +288,7 @@ def main() -> None:
 
     console = Console() if sys.stdout.isatty() else Console(width=120)
     rows: list[dict[str, Any]] = []
-    peak = peak_gmacs()
+    peak = Peak.measure(flags)
     with tempfile.TemporaryDirectory() as folder:
         for model in chosen:
             with console.status(f"preparing {model}"):
@@ -284,13 +303,14 @@ def main() -> None:
                         "model": model, "threads": threads, "engine": engine, "ms": seconds * 1e3,
                         "best_ms": min(times[engine]) * 1e3, "gmacs": gmacs,
                         "ratio": seconds / medians["qcc"] if "qcc" in medians else None,
-                        "of_peak": gmacs / (peak * threads) if peak else None,
+                        "limit_ms": peak.limit(case, threads) * 1e3,
                     })
     date = datetime.date.today().isoformat()
     isa = "AMX" if "amx_int8" in flags else "AVX512-VNNI" if "avx512_vnni" in flags else "AVX2"
-    report(console, rows, f"{name}, {isa}, {platform.system()}, {date}; VNNI peak {peak:.0f} GMAC/s a thread")
+    peaks = f"VNNI {peak.vnni:.0f}, AMX {peak.amx:.0f} GMAC/s, memory {peak.memory:.0f} GB/s"
+    report(console, rows, f"{name}, {isa}, {platform.system()}, {date}; peaks of a thread: {peaks}")
     if arguments.json:
-        machine = {"cpu": name, "isa": isa, "date": date, "peak_gmacs": peak}
+        machine = {"cpu": name, "isa": isa, "date": date, "peaks": asdict(peak)}
         arguments.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
 
 
