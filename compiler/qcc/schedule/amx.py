@@ -279,22 +279,22 @@ class _Gemm:
         )
         residual = next((o.view.strides for o in self.kernel.operands if o.key == "residual"), None)
 
-        def at(key: str, offset: Any, lanes: int) -> Any:
-            buffer = self.p[key]
-            return T.decl_buffer((lanes,), str(buffer.dtype), data=buffer.data, elem_offset=offset)
-
         def pixel(strides: tuple[int, ...]) -> Any:
             return work.image * strides[0] + row * strides[1] + column * strides[2]
 
+        def vectors(key: str, begin: Any, count: int) -> list[Any]:
+            return [self.p[key][T.ramp(begin + i * ROWS, 1, ROWS)] for i in range(count)]
+
         for j, count in _vectors(self.cols):
-            lanes, channel = ROWS * count, (work.block + j) * ROWS
-            begin = (number * self.cols + j) * ROWS
+            channel, begin = (work.block + j) * ROWS, (number * self.cols + j) * ROWS
             sums = [self.sums[T.ramp(begin + i * ROWS, 1, ROWS)] for i in range(count)]
-            by = at("shift", channel, lanes) if shift is None else shift
-            old = at("residual", pixel(residual) + channel, lanes) if residual is not None else None
-            fixed = (self.p["q"], raised, clamped, fraction)
-            v = avx512.finished(sums, at("multiplier", channel, lanes), by, old, *fixed)
-            avx512.store(at("y", pixel(self.y) + channel, lanes), v, channel, channels)
+            by = vectors("shift", channel, count) if shift is None else shift
+            old = vectors("residual", pixel(residual) + channel, count) if residual is not None else None
+            multipliers = vectors("multiplier", channel, count)
+            v = avx512.finished(sums, multipliers, by, old, self.p["q"], raised, clamped, fraction)
+            y, start = self.p["y"], pixel(self.y) + channel
+            out = T.decl_buffer((ROWS * count,), str(y.dtype), data=y.data, elem_offset=start)
+            avx512.store(out, v, channel, channels)
 
 
 def _vectors(cols: int) -> Iterator[tuple[int, int]]:
