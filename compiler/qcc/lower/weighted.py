@@ -157,10 +157,13 @@ class Epilogue:
         self.symmetric = bool((w > -128).all())
 
     def params(self, channels: int) -> dict[str, int | bool | None]:
-        """Static parameters. ``shift`` is None with TFLite's rounding; ``raised``: some shifts are to the left."""
+        """Static parameters. ``shift`` is None with TFLite's rounding; ``raised``: some shifts are to the left;
+        ``short``: the residual's multiplier fits 16 bits.
+        """
         raised = self.shifts is not None and bool((self.shifts < 0).any())
         return {"channels": channels, "shift": self.shift, "raised": raised, "fraction": self.fraction,
-                "clamped": self.clamped, "narrow": self.narrow, "symmetric": self.symmetric}  # fmt: skip
+                "clamped": self.clamped, "narrow": self.narrow, "symmetric": self.symmetric,
+                "short": abs(int(self.q[4])) <= INT16_MAX}  # fmt: skip
 
     def add_constants(self, call: CallBuilder, begin: int, end: int, lanes: int) -> None:
         """Bias, multiplier and shift of channels [begin, end), padded to whole vectors."""

@@ -274,8 +274,8 @@ class _Gemm:
 
     def _store_pixel(self, work: Work, row: Any, column: Any, number: Any) -> None:
         """One pixel of all blocks, whose sums have a number in the buffer."""
-        shift, raised, channels, clamped, fraction = (
-            self.kernel.param(k) for k in ("shift", "raised", "channels", "clamped", "fraction")
+        shift, raised, channels, clamped, fraction, short = (
+            self.kernel.param(k) for k in ("shift", "raised", "channels", "clamped", "fraction", "short")
         )
         residual = next((o.view.strides for o in self.kernel.operands if o.key == "residual"), None)
 
@@ -291,7 +291,7 @@ class _Gemm:
             by = vectors("shift", channel, count) if shift is None else shift
             old = vectors("residual", pixel(residual) + channel, count) if residual is not None else None
             multipliers = vectors("multiplier", channel, count)
-            v = avx512.finished(sums, multipliers, by, old, self.p["q"], raised, clamped, fraction)
+            v = avx512.finished(sums, multipliers, by, old, self.p["q"], raised, clamped, fraction, short)
             y, start = self.p["y"], pixel(self.y) + channel
             out = T.decl_buffer((ROWS * count,), str(y.dtype), data=y.data, elem_offset=start)
             avx512.store(out, v, channel, channels)

@@ -50,6 +50,13 @@ def _dpbusd(acc: Any, unsigned: Any, signed: Any) -> Any:
     )
 
 
+def _multiply_add(a: Any, b: Any) -> Any:
+    """``vpmaddwd``: the lanes' halves multiplied, the two products of a lane added."""
+    halves = [T.reinterpret(v, dtype="int16x32") for v in (a, b)]
+    multiply_add = T.llvm_lookup_intrinsic_id("llvm.x86.avx512.pmaddw.d.512")
+    return T.call_llvm_pure_intrin(multiply_add, *halves, dtype="int32x16")
+
+
 @register_once
 def dot() -> tuple[Any, Any]:
     """``c[i] += sum_k a[k] * b[i, k]``: four bytes of one pixel against 16 output channels."""
@@ -128,7 +135,7 @@ def depthwise(
 @register_once
 def requantize(
     lines: int, pixels: int, vectors: int, shift: int | None, raised: bool, channels: int, clamped: bool,
-    residual: bool, fraction: int,
+    residual: bool, fraction: int, short: bool,
 ) -> tuple[Any, Any]:
     """The epilogue of one or two vectors of 16 channels: of one pixel, or of two in a line or in two lines.
 
@@ -163,7 +170,7 @@ def requantize(
             [_lanes(mult, at) for _, at in places],
             [_lanes(rest[0], at) for _, at in places] if shift is None else shift,
             [rest[-3][(*row, _ramp(at))] for row, at in places] if residual else None,
-            q, raised, clamped, fraction,
+            q, raised, clamped, fraction, short,
         )  # fmt: skip
         for i, row in enumerate(rows):
             part = tirx.Shuffle([v], list(range(i * lanes, (i + 1) * lanes))) if len(rows) > 1 else v
@@ -174,14 +181,15 @@ def requantize(
 
 def finished(
     sums: Sequence[Any], multipliers: Sequence[Any], shift: int | Sequence[Any], residual: Sequence[Any] | None,
-    q: Any, raised: bool, clamped: bool, fraction: int,
+    q: Any, raised: bool, clamped: bool, fraction: int, short: bool,
 ) -> Any:
     """``expressions.epilogue`` of one or two vectors of sums with bias, whose other operands are vectors as well: uint8
     values of as many lanes.
 
     Even and odd lanes are multiplied apart (``vpmuldq``). Rounding, zero points and the zero point of the residual are
     one 64-bit addend. Two vectors are packed with saturation (``vpackssdw``, ``vpackuswb``), which is cheaper than
-    narrowing each.
+    narrowing each. A ``short`` multiplier of the residual takes one instruction instead of two (``vpmaddwd``: the high
+    halves of its lanes are zero).
     """
     addend = T.int32(0) + q[0]
     if residual is not None:
@@ -197,7 +205,8 @@ def finished(
         else:
             v = _high_product(sums[i], multipliers[i], wide, shift)
         if residual is not None:
-            r = T.Cast("int32x16", residual[i]) * T.broadcast(q[4], LANES)
+            r, by = T.Cast("int32x16", residual[i]), T.broadcast(q[4], LANES)
+            r = _multiply_add(r, by) if short else r * by
             v = T.shift_right(v + r, T.broadcast(T.int32(fraction), LANES))
         return v
 

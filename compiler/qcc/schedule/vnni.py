@@ -45,7 +45,7 @@ def _epilogue(kernel: Kernel, pixels: tuple[int, int], vectors: int) -> str:
     residual = any(o.key == "residual" for o in kernel.operands)
     keys = ("shift", "raised", "channels", "clamped")
     fixed = [kernel.param(key) for key in keys]
-    return avx512.requantize(*pixels, vectors, *fixed, residual, kernel.param("fraction"))
+    return avx512.requantize(*pixels, vectors, *fixed, residual, kernel.param("fraction"), kernel.param("short"))
 
 
 SCHEDULES: dict[str, Callable[[Any, Kernel, Decide], None]] = {
