@@ -4,7 +4,8 @@ The peers' int8 model is made by ``onnxruntime.quantization.quantize_static`` (Q
 channel); OpenVINO reads the same file. Every engine runs in a process of its own, so that no thread pool disturbs
 another's and oneDNN's instruction set can be held to VNNI for one engine alone.
 
-    python benchmarks/x86.py [--models mobilenet_v2,resnet18] [--engines qcc,ort-int8] [--threads 1,2] [--json out.json]
+    python benchmarks/x86.py [--models mobilenet_v2,resnet18] [--engines qcc,ort-int8] [--threads 1,2]
+                             [--json out.json] [--markdown out.md]
 """
 
 from __future__ import annotations
@@ -271,6 +272,27 @@ def report(console: Console, rows: list[dict[str, Any]], title: str) -> None:
     console.print(table)
 
 
+TITLES = {
+    "ort-int8": "ONNX Runtime int8", "openvino-int8": "OpenVINO int8", "openvino-int8-vnni": "OpenVINO int8, VNNI",
+    "ort-float32": "ONNX Runtime float32",
+}  # fmt: skip
+
+
+def markdown(rows: list[dict[str, Any]], title: str) -> str:
+    """The README's tables, one for each number of threads: milliseconds, in brackets times as slow as qcc."""
+    lines = [title]
+    for threads in dict.fromkeys(row["threads"] for row in rows):
+        engines = [e for e in TITLES if any(row["engine"] == e for row in rows)]
+        headings = [f"model, threads: {threads}", "qcc int8", "limit", *(TITLES[e] for e in engines)]
+        lines += ["", f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
+        for model in dict.fromkeys(row["model"] for row in rows):
+            found = {r["engine"]: r for r in rows if (r["model"], r["threads"]) == (model, threads)}
+            cells = [f"{found[e]['ms']:.3g} ({found[e]['ratio']:.2f})" for e in engines]
+            qcc = found["qcc"]
+            lines.append(f"| {model} | {qcc['ms']:.3g} | {qcc['limit_ms']:.2g} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     available = [*models.BUILDERS, *data_models()]
     name, flags = processor()
@@ -281,6 +303,7 @@ def main() -> None:
     parser.add_argument("--threads", default="1,2", help="default: %(default)s")
     parser.add_argument("--repeat", type=int, default=50, help="inferences of each engine, at least (default: 50)")
     parser.add_argument("--json", type=Path, help="write the rows here too")
+    parser.add_argument("--markdown", type=Path, help="write the README's tables here")
     arguments = parser.parse_args()
     chosen, engines = arguments.models.split(","), arguments.engines.split(",")
     if unknown := (set(chosen) - set(available)) | (set(engines) - set(ENGINES)):
@@ -308,7 +331,10 @@ def main() -> None:
     date = datetime.date.today().isoformat()
     isa = "AMX" if "amx_int8" in flags else "AVX512-VNNI" if "avx512_vnni" in flags else "AVX2"
     peaks = f"VNNI {peak.vnni:.0f}, AMX {peak.amx:.0f} GMAC/s, memory {peak.memory:.0f} GB/s"
-    report(console, rows, f"{name}, {isa}, {platform.system()}, {date}; peaks of a thread: {peaks}")
+    title = f"{name}, {isa}, {platform.system()}, {date}; peaks of a thread: {peaks}"
+    report(console, rows, title)
+    if arguments.markdown and "qcc" in engines:
+        arguments.markdown.write_text(markdown(rows, title))
     if arguments.json:
         machine = {"cpu": name, "isa": isa, "date": date, "peaks": asdict(peak)}
         arguments.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
