@@ -28,14 +28,20 @@ ROWS, ROW_BYTES = 16, 64
 SUMS = 4
 """Tile registers that hold sums: 0 to 3. Pixels are in 4 and 5, weights in 6 and 7."""
 PIXELS, WEIGHTS = (4, 5), (6, 7)
-LEVEL_2 = 768 * 1024
-"""Bytes of input that may stay in the level-2 cache beside weights and outputs."""
+ROOM = 768 * 1024
+"""Bytes that may stay in the level-2 cache beside others: weights that are read for each group, or inputs that are read
+for each block of channels."""
 LEAST_CYCLES = 9
 """Cycles of a ``tdpbusd`` with few rows; otherwise one for each."""
 THROUGH_MEMORY = 12
 """Cycles it takes to bring a tile of sums through memory to vectors."""
-AHEAD = 4096
-"""Bytes by which weights are prefetched."""
+LEVEL_1, LEVEL_2 = 3, 2
+"""Caches, as LLVM numbers them for a prefetch."""
+AHEAD = 8192
+"""Bytes by which weights are prefetched when a first group of tiles meets them."""
+NEXT_BYTES, NEXT_LINES = 256 * 1024, 4
+"""Bytes behind the weights that the other groups prefetch into the level-2 cache: the next layers' weights lie there.
+Lines of a step at most."""
 VNNI_GROUPS = 2
 """Groups of four products that ``vpdpbusd`` multiplies in a cycle, for 16 channels."""
 
@@ -125,12 +131,12 @@ def conv_gemm(kernel: Kernel, decide: Decide) -> Any | None:
     sets = blocks // cols
     weight_bytes = math.prod(kernel.view("w").shape)
     enough = [s for s in divisors(sets) if batch * tiling.groups * (sets // s) >= SHARES] or [1]
-    share = decide("share", divisors(sets), enough[-1] if weight_bytes <= LEVEL_2 else 1)
+    share = decide("share", divisors(sets), enough[-1] if weight_bytes <= ROOM else 1)
     x = kernel.view("x").strides
     image_bytes = kernel.param("stride") * x[1] * height if height > 1 else kernel.param("step") * width
     chunks = divisors(tiling.groups)
     shared = [c for c in chunks if batch * (tiling.groups // c) * (sets // share) >= SHARES] or chunks[:1]
-    fitting = [c for c in shared if c * image_bytes // tiling.groups <= LEVEL_2] or shared[:1]
+    fitting = [c for c in shared if c * image_bytes // tiling.groups <= ROOM] or shared[:1]
     chunk = decide("chunk", chunks, fitting[-1])
 
     with IRBuilder() as builder, function(kernel) as p:
@@ -142,8 +148,7 @@ def conv_gemm(kernel: Kernel, decide: Decide) -> Any | None:
             group = T.bind(outer % (tiling.groups // chunk) * chunk)
 
             def work(number: Any) -> Work:
-                step = T.bind(number // share)
-                return Work(image, T.bind(group + step), T.bind(block + number % share * cols), step == 0)
+                return Work(image, T.bind(group + number // share), T.bind(block + number % share * cols))
 
             gemm.reduce(work(T.int32(0)), None)
             if chunk * share > 1:
@@ -160,8 +165,6 @@ class Work(NamedTuple):
     image: Any
     group: Any
     block: Any
-    cold: Any
-    """Whether the weights were not read before."""
 
 
 class _Gemm:
@@ -219,10 +222,7 @@ class _Gemm:
             tap = T.bind(ky * (dilation * self.x[1]) + kx // parts * hop + s * (4 * self.depth))
             done = T.bind((ky * self.taps_x + kx) * steps + s)
             weights = T.bind(work.block * block_bytes + done * tile_bytes)
-            with T.If(work.cold), T.Then():
-                for line in range(cols * self.depth):
-                    ahead = line // self.depth * block_bytes + line % self.depth * ROW_BYTES + AHEAD
-                    _prefetch(T.address_of(p["w"][weights + ahead]))
+            self._prefetch(work, done, weights, block_bytes)
             for i in range(t.at_once):
                 pixels = PIXELS[i % 2]
                 _tile("tileloadd64", pixels, T.address_of(p["x"][begins[i] + tap]), T.int64(step))
@@ -237,6 +237,24 @@ class _Gemm:
         for i, j in pairs:
             there = T.address_of(self.sums[(i * t.rows * cols + j) * ROWS])
             _tile("tilestored64", sums[i, j], there, T.int64(cols * ROWS * 4))
+
+    def _prefetch(self, work: Work, step: Any, weights: Any, block_bytes: int) -> None:
+        """The first group fetches its own weights ahead, the others what lies behind all weights."""
+        w, steps = self.p["w"], self.taps_y * self.taps_x * self.steps
+        with T.If(work.group == 0), T.Then():
+            for line in range(self.cols * self.depth):
+                ahead = line // self.depth * block_bytes + line % self.depth * ROW_BYTES + AHEAD
+                _prefetch(T.address_of(w[weights + ahead]), LEVEL_1)
+        sets = self.kernel.view("w").shape[0] // self.cols
+        others = (self.tiling.groups - 1) * sets * steps
+        if others == 0:
+            return
+        lines = min(NEXT_LINES, -(-NEXT_BYTES // ROW_BYTES // others))
+        number = T.bind((((work.group - 1) * sets + T.floordiv(work.block, self.cols)) * steps + step) * lines)
+        end = math.prod(self.kernel.view("w").shape)
+        with T.If(tirx.all(work.group > 0, number < NEXT_BYTES // ROW_BYTES)), T.Then():
+            for line in range(lines):
+                _prefetch(T.address_of(w[end + (number + line) * ROW_BYTES]), LEVEL_2)
 
     def finish(self, work: Work) -> None:
         """Store the bytes of what was reduced."""
@@ -312,9 +330,9 @@ def _guarded(condition: Any | None, body: Callable[[], None]) -> None:
         body()
 
 
-def _prefetch(address: Any) -> None:
-    """Bring a line into the level-1 cache to be read."""
-    T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch", address, T.int32(0), T.int32(3), T.int32(1)))
+def _prefetch(address: Any, level: int) -> None:
+    """Bring a line into a cache to be read; any address will do."""
+    T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch", address, T.int32(0), T.int32(level), T.int32(1)))
 
 
 def _tile(name: str, *operands: Any) -> None:
