@@ -40,6 +40,8 @@ def main() -> None:
 @click.option("--name", help="Name of the library and its functions  [default: the model file's]")
 @click.option("--io", type=click.Choice(["float", "int8"]),
               help="What the compiled model takes and returns  [default: int8 for microcontrollers, else float]")
+@click.option("--mode", type=click.Choice(["int8", "dynamic", "float16"]), default="int8", show_default=True,
+              help="dynamic: int8 weights, activations quantized while running. float16: such weights, float arithmetic.")
 @click.option("--jobs", type=click.IntRange(1), help="Processes that compile kernels  [default: one for each core]")
 @click.option("--dump-ir", type=click.Path(path_type=Path), help="Folder for the graph after every stage.")
 @click.option("--host", help="Target for what an accelerator cannot compute  [default: such nodes are errors]")
@@ -47,7 +49,7 @@ def main() -> None:
               help="Print the graph after this stage, and compile nothing.")
 def compile_command(
     model: Path, target: str, calib: Path | None, output: Path | None, name: str | None,
-    io: Literal["float", "int8"] | None, jobs: int | None, dump_ir: Path | None, host: str | None,
+    io: Literal["float", "int8"] | None, mode: Literal["int8", "dynamic", "float16"], jobs: int | None, dump_ir: Path | None, host: str | None,
     stop_after: str | None,
 ) -> None:  # fmt: skip
     """Compile an ONNX or TFLite MODEL into a library, its header, and a manifest."""
@@ -55,13 +57,13 @@ def compile_command(
     from qcc.ir.text import show
 
     if stop_after is not None:
-        for stage, graph in pipeline.stages(model, calib=calib, name=name, io=io or "float"):
+        for stage, graph in pipeline.stages(model, calib=calib, name=name, io=io or "float", mode=mode):
             if stage == stop_after or (stage == "quantize" and stop_after != "import"):
                 click.echo(show(graph), nl=False)  # an integer model has no stage "simplify"
                 return
     folder = output or Path("build") / model.stem
     made = pipeline.compile(model, target=target, calib=calib, out=folder, name=name, io=io, jobs=jobs, dump_ir=dump_ir,
-                            host=host)
+                            host=host, mode=mode)
     report.summary(made.manifest, folder)
 
 

@@ -19,7 +19,7 @@ def scheduled(kernel: Kernel, target: Target) -> Any:
     from tvm import s_tir
 
     from qcc.lower.build import lower
-    from qcc.schedule import simple
+    from qcc.schedule import floats, simple
     from qcc.schedule.decide import Decide
 
     family = import_module(f"qcc.schedule.{target.family}")
@@ -27,6 +27,6 @@ def scheduled(kernel: Kernel, target: Target) -> Any:
     if kernel.compute in written:
         return written[kernel.compute](kernel, Decide())
     sch = s_tir.Schedule(lower(kernel))
-    known = {**simple.SCHEDULES, **family.SCHEDULES}
+    known = {**simple.SCHEDULES, **floats.SCHEDULES, **family.SCHEDULES}
     known.get(kernel.compute, getattr(family, "elementwise", simple.elementwise))(sch, kernel, Decide())
-    return sch.mod["main"]
+    return floats.fused(sch.mod["main"]) if kernel.compute in floats.FUSED else sch.mod["main"]
