@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import product
 from typing import Any
 
 from tvm.script.ir_builder import IRBuilder
@@ -13,7 +14,7 @@ from qcc.schedule.decide import Decide
 from qcc.schedule.neon_depthwise import conv_depthwise
 from qcc.schedule.neon_multiply import MULTIPLY, Smmla, SmmlaPanel, Tile, pack_panel, panel_bytes
 from qcc.schedule.neon_tiles import neon_rows
-from qcc.schedule.neon_vectors import Epilogue, function, gather_words, load, store
+from qcc.schedule.neon_vectors import Epilogue, function, gather_words, load, real_layer, store
 from qcc.schedule.tiles import divisors, nearest_divisor
 
 CACHED_BYTES = 128 * 1024
@@ -41,9 +42,11 @@ def conv_gemm(kernel: Kernel, decide: Decide) -> Any:
     at_once = max(1, room // (tiles if height > 1 else 1))
     chunk = decide("chunk", divisors(units), nearest_divisor(units, min(at_once, -(-units // SHARES))))
     count = chunk * (tiles if height > 1 else 1)
-    epilogue, valid = Epilogue.of(kernel), min(lanes, kernel.param("channels"))
+    real = kernel.view("y").dtype == "float32"
+    epilogue, valid = None if real else Epilogue.of(kernel), min(lanes, kernel.param("channels"))
 
     with IRBuilder() as builder, function(kernel) as p:
+        bias = p["centre" if real else "bias"]
         acc = T.sblock_alloc_buffer((multiply.registers(rows, lanes) * 4,), "int32", scope="local")
         if paired:
             panel = T.sblock_alloc_buffer((count * panel_bytes(rows, every),), "int8", scope="local")
@@ -68,23 +71,33 @@ def conv_gemm(kernel: Kernel, decide: Decide) -> Any:
             weights = T.bind(block * (every * lanes * dot))
             if paired:
                 made: Tile = SmmlaPanel(acc, rows, lanes, panel, p["w"], step, True)
-                made.start(p["bias"], block * lanes)
+                made.start(bias, block * lanes)
                 _reduce(1, 1, every, made, T.bind(t * panel_bytes(rows, every)), weights, (0, 0), 1)
             else:
                 made = multiply(acc, rows, lanes, p["x"], p["w"], step, kernel.param("symmetric"))
-                made.start(p["bias"], block * lanes)
+                made.start(bias, block * lanes)
                 begin = T.bind(source(b, row, column))
                 _reduce(taps_y, taps_x, groups, made, begin, weights, (dilation * x[1], hop), parts)
             at = T.bind(b * y[0] + row * y[1] + column * y[2] + block * lanes)
 
-            def residual(fours: Sequence[tuple[int, int]]) -> Any:
+            def residual_at(pixel: int, channel: int) -> Any:
                 r = kernel.view("residual").strides
-                there = [b * r[0] + row * r[1] + (column + pixel) * r[2] + block * lanes + c for pixel, c in fours]
+                return b * r[0] + row * r[1] + (column + pixel) * r[2] + block * lanes + channel
+
+            def residual(fours: Sequence[tuple[int, int]]) -> Any:
+                there = [residual_at(pixel, c) for pixel, c in fours]
                 side_by_side = all(four == (fours[0][0], fours[0][1] + 4 * i) for i, four in enumerate(fours))
                 if side_by_side or len(fours) == 1:
                     return load(p["residual"], there[0], 8 if len(fours) < 3 else 16)
                 return gather_words(p["residual"], there if len(fours) % 2 == 0 else [*there, there[-1]])
 
+            if epilogue is None:
+                for pixel, first in product(range(rows), range(0, lanes, 4)):
+                    r = load(p["residual"], residual_at(pixel, first), 4) if "residual" in p else None
+                    v = made.sums(pixel, first, bias, block * lanes)
+                    v = T.bind(real_layer(v, p, block * lanes + first, r))
+                    store(p["y"], at + (pixel * y[2] + first), v, 0, min(4, valid - first))
+                return
             results = made.results(p, block * lanes, epilogue, residual if epilogue.residual else None)
             for pixel, channel, out, begin_at, size in results:
                 store(p["y"], at + (pixel * y[2] + channel), out, begin_at, min(size, valid - channel))

@@ -13,7 +13,18 @@ from tvm.script.ir_builder import tirx as T
 from qcc.lower.kernel import Kernel
 from qcc.schedule.decide import Decide
 from qcc.schedule.intrinsic import modular_sum
-from qcc.schedule.neon_vectors import Epilogue, Vector, channels_of, function, intrinsic, join, load, sdot, store
+from qcc.schedule.neon_vectors import (
+    Epilogue,
+    Vector,
+    channels_of,
+    function,
+    intrinsic,
+    join,
+    load,
+    real_layer,
+    sdot,
+    store,
+)
 from qcc.schedule.tiles import divisors, nearest_divisor
 
 Place = tuple[int, int]
@@ -28,15 +39,27 @@ def conv_depthwise(kernel: Kernel, decide: Decide) -> Any:
     x, y = kernel.view("x").strides, kernel.view("y").strides
     lines = decide("lines", [1, 2], 2) if lanes == 8 and dot == 4 and height % 2 == 0 else 1
     pixels = decide("pixels", divisors(width, 16), tile_width(width, lanes, dot))
-    epilogue = Epilogue.of(kernel)
+    real = kernel.view("y").dtype == "float32"
+    epilogue = None if real else Epilogue.of(kernel)
     sums = columns_by_sdot if dot == 4 else pixels_by_smlal
     with IRBuilder() as builder, function(kernel) as p:
 
         def tile(b: Any, row: Any, column: Any, block: Any, valid: int) -> None:
             begin = T.bind(b * x[0] + row * x[1] + column * (kernel.param("stride") * x[3]) + block * lanes)
             at = T.bind(b * y[0] + row * y[1] + column * y[2] + block * lanes)
-            bias = [load(p["bias"], block * lanes + c, 4) for c in range(0, lanes, 4)]
+            bias = [load(p["centre" if real else "bias"], block * lanes + c, 4) for c in range(0, lanes, 4)]
             for places, values in sums(kernel, p["x"], begin, p["w"], block, bias, lines, pixels):
+                if epilogue is None:
+                    for i, v in enumerate(values):
+                        (line, pixel), first = places[4 * i // lanes], 4 * i % lanes
+                        r = None
+                        if "residual" in p:
+                            s = kernel.view("residual").strides
+                            there = b * s[0] + (row + line) * s[1] + (column + pixel) * s[2] + block * lanes + first
+                            r = load(p["residual"], there, 4)
+                        v = T.bind(real_layer(v, p, block * lanes + first, r))
+                        store(p["y"], at + (line * y[1] + pixel * y[2] + first), v, 0, min(4, valid - first))
+                    continue
                 residual = None
                 if epilogue.residual:
                     r = kernel.view("residual").strides

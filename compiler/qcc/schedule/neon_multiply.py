@@ -254,6 +254,12 @@ class Smmla(Tile):
                     mixed = tirx.Shuffle(units, list(range(k, count, 2)))
                     yield pair + k, first, T.reinterpret(mixed, dtype=f"int8x{count}"), 0, count
 
+    def sums(self, pixel: int, first: int, bias: Any, channel: Any) -> Vector:
+        """Halves of two vectors."""
+        k = pixel % 2
+        halves = [self.get(self._index(pixel, first + c)) for c in (0, 2)]
+        return tirx.Shuffle(halves, [2 * k, 2 * k + 1, 4 + 2 * k, 5 + 2 * k])
+
     def _residual(self, residual: Residual, pair: int, first: int, count: int) -> list[Vector]:
         """The residual of two pixels in the order of their sums."""
         fours = range(first, first + max(count, 8), 4)

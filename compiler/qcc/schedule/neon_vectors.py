@@ -13,6 +13,7 @@ from typing import Any
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
+from qcc.lower import float_expressions
 from qcc.lower.kernel import Kernel, View
 
 Vector = Any
@@ -50,7 +51,7 @@ def channels_of(tables: Mapping[str, Any], first: Any, key: str) -> Vector:
 
 
 def store(buffer: Any, offset: Any, value: Vector, begin: int, count: int) -> None:
-    """Store elements [begin, begin + count) of an int8 vector: 16, 8 and 4 at a time, then one by one."""
+    """Store elements [begin, begin + count) of a vector: 16, 8 and 4 at a time, then one by one."""
     width, done = _lanes(value), 0
     while done < count:
         size = next(s for s in (16, 8, 4, 1) if s <= count - done and (begin + done) % s == 0)
@@ -96,6 +97,14 @@ def lane(value: Vector, index: int) -> Vector:
 def high_product(a: Vector, b: Vector) -> Vector:
     """``(2 * a * b + 2^31) >> 32`` of int32x4: ``sqrdmulh``."""
     return intrinsic("aarch64.neon.sqrdmulh.v4i32", "int32x4", a, b)
+
+
+def real_layer(acc: Vector, tables: Mapping[str, Any], channel: Any, residual: Vector | None) -> Vector:
+    """``float_expressions.layer`` of int32x4 with the centre in it; float32x4. The channels begin at ``channel``."""
+    constants = {key: channels_of(tables, channel, key) for key in ("bias", "scale")}
+    constants["step"] = T.broadcast(tables["step"][0], 4)
+    limits = (T.broadcast(tables["q"][0], 4), T.broadcast(tables["q"][1], 4))
+    return float_expressions.layer(acc, constants, residual, limits)
 
 
 @dataclass(frozen=True)
