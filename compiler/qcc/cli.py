@@ -41,7 +41,7 @@ def main() -> None:
 @click.option("--io", type=click.Choice(["float", "int8"]),
               help="What the compiled model takes and returns  [default: int8 for microcontrollers, else float]")
 @click.option("--mode", type=click.Choice(["int8", "dynamic", "float16"]), default="int8", show_default=True,
-              help="dynamic: int8 weights, activations quantized while running. float16: such weights, float arithmetic.")
+              help="dynamic: int8 weights, activations quantized at run time. float16: weights of float16.")
 @click.option("--jobs", type=click.IntRange(1), help="Processes that compile kernels  [default: one for each core]")
 @click.option("--dump-ir", type=click.Path(path_type=Path), help="Folder for the graph after every stage.")
 @click.option("--host", help="Target for what an accelerator cannot compute  [default: such nodes are errors]")
@@ -49,8 +49,8 @@ def main() -> None:
               help="Print the graph after this stage, and compile nothing.")
 def compile_command(
     model: Path, target: str, calib: Path | None, output: Path | None, name: str | None,
-    io: Literal["float", "int8"] | None, mode: Literal["int8", "dynamic", "float16"], jobs: int | None, dump_ir: Path | None, host: str | None,
-    stop_after: str | None,
+    io: Literal["float", "int8"] | None, mode: Literal["int8", "dynamic", "float16"], jobs: int | None,
+    dump_ir: Path | None, host: str | None, stop_after: str | None,
 ) -> None:  # fmt: skip
     """Compile an ONNX or TFLite MODEL into a library, its header, and a manifest."""
     from qcc import pipeline, report

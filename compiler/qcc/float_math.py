@@ -7,6 +7,7 @@ multiply-adds, each rounded once, half to even. Exponential and logarithm are po
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 Value = Any
@@ -182,6 +183,8 @@ OPERATIONS = {"add": ("add", 2), "sub": ("sub", 2), "mul": ("mul", 2), "div": ("
               "min": ("minimum", 2), "abs": ("magnitude", 1), "sqrt": ("sqrt", 1), "floor": ("floor", 1),
               "ceil": ("ceil", 1), "where_ge0": ("where_ge0", 3)}  # fmt: skip
 """Functions of ``ops.pointwise`` that are one operation: its name here, and how many operands it takes."""
-FUNCTIONS = {"neg": negative, "exp": exp, "log": log, "erf": erf, "tanh": tanh, "sigmoid": sigmoid, "clip": clip,
-             "pow": power, "elu": elu, "leaky": leaky}  # fmt: skip
+FUNCTIONS: dict[str, Callable[..., Value]] = {
+    "neg": negative, "exp": exp, "log": log, "erf": erf, "tanh": tanh, "sigmoid": sigmoid, "clip": clip, "pow": power,
+    "elu": elu, "leaky": leaky,
+}  # fmt: skip
 """The others; together they are all of ``ops.pointwise.FUNCTIONS``."""

@@ -53,12 +53,12 @@ def _to_odd(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float6
 
 def maximum(a: Any, b: Any) -> Floats:
     """``a if a > b else b``: as ``np.maximum``, with a rule for signed zeros."""
-    return np.where(a > b, a, b)
+    return np.asarray(np.where(a > b, a, b))
 
 
 def minimum(a: Any, b: Any) -> Floats:
     """``a if a < b else b``."""
-    return np.where(a < b, a, b)
+    return np.asarray(np.where(a < b, a, b))
 
 
 def weight_scale(q: QParams | None) -> Floats:
@@ -103,7 +103,7 @@ def softmax(x: Floats) -> Floats:
 
 
 def bilinear(x: Floats, rows: Any, cols: Any, one: int) -> Floats:
-    """x [N, H, W, C] mixed along rows, then columns: ``fma(high - low, share, low)``, the shares being weight / ``one``."""
+    """x [N, H, W, C] mixed by rows, then columns: ``fma(high - low, share, low)``, shares being weight / ``one``."""
 
     def mix(v: Floats, axis: int, positions: Any) -> Floats:
         low, high, weight = positions
@@ -170,7 +170,7 @@ class NumPy:
 
     def where_ge0(self, c: Any, then: Any, other: Any) -> Floats:
         """then where c >= 0, else other."""
-        return np.where(c >= 0, then, other)
+        return np.asarray(np.where(c >= 0, then, other))
 
     def sqrt(self, a: Any) -> Any:
         """Square root."""

@@ -100,7 +100,7 @@ def compile(
     return made
 
 
-def check_mode(mode: Mode, target: Target | Description, calib: Any, io: Io) -> None:
+def check_mode(mode: Mode, target: Target | Description, calib: Any, io: Io | None) -> None:
     """Refuse what a mode that runs float cannot do."""
     if not isinstance(target, Target) or target.emit != "library":
         kind = "its programs are integer-only C" if isinstance(target, Target) else "it has no float unit"

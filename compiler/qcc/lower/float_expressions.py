@@ -114,12 +114,13 @@ TIR = Tir()
 def layer(acc: Expr, constants: dict[str, Expr], residual: Expr | None, limits: tuple[Expr, Expr] | None) -> Expr:
     """What follows the sums of a layer: bias, residual, clamp; int32 sums become reals before.
 
-    ``constants``: ``bias``, and with int32 sums ``scale``, ``step`` and ``centre`` (int32, what the zero point adds; left
-    out where the sums have it already).
+    ``constants``: ``bias``, and with int32 sums ``scale``, ``step`` and ``centre``: int32, what the zero point adds,
+    left out where the sums have it already.
     """
     if "step" in constants:
         acc = acc + constants["centre"] if "centre" in constants else acc
-        v = TIR.fma(acc.astype(_like("float32", _lanes(acc))), TIR.mul(constants["step"], constants["scale"]), constants["bias"])
+        scale = TIR.mul(constants["step"], constants["scale"])
+        v = TIR.fma(acc.astype(_like("float32", _lanes(acc))), scale, constants["bias"])
     else:
         v = acc + constants["bias"]
     if residual is not None:

@@ -82,7 +82,8 @@ class Conv2d(Op):
         self, node: Node, x: NDArray[Any], w: NDArray[Any], product: Callable[..., NDArray[Any]] = np.matmul,
         multiply_add: Callable[..., NDArray[Any]] = lambda a, b, c: a * b + c,
     ) -> NDArray[Any]:
-        """Sums of products in the dtype of x and w: by row, column and channel; of a depthwise one by column and row.
+        """Sums of products in the dtype of x and w, by row, column and channel; by column and row where each channel
+        has one output.
 
         ``product`` multiplies matrices, ``multiply_add`` is a * b + c.
         """
@@ -95,7 +96,7 @@ class Conv2d(Op):
         n, oh, ow = view.shape[:3]
         if depthwise:
             acc = np.zeros((n, oh, ow, o), x.dtype)
-            for kx, ky in np.ndindex(kw, kh):
+            for ky, kx in sorted(np.ndindex(kh, kw), key=lambda tap: tap[::-1] if o == groups else tap):
                 acc = multiply_add(view[:, :, :, ky, kx], w[:, ky, kx, 0], acc)
             return acc
         parts = []

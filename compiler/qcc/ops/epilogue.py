@@ -102,7 +102,7 @@ def single_epilogue(
     node: Node, x: Arrays, sums: NDArray[Any], scale: NDArray[np.float32] | None = None
 ) -> NDArray[Any]:
     """What follows the sums of a layer of float32, to the bit; ``scale`` [O] of int8 weights with the dynamic form."""
-    bias = x.get("b", np.float32(0))
+    bias = x["b"] if "b" in x else np.zeros(sums.shape[-1], np.float32)
     y = sums + bias if scale is None else numerics_float.dynamic_dequantize(sums, x["step"][0], scale, bias)
     if "residual" in x:
         y = y + x["residual"]

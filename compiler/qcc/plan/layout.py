@@ -322,14 +322,16 @@ class _Planner:
             return
         frame, source = self.frames[node.output], node.inputs["x"]
         shape = self.graph.types[source].shape
-        quantized = source not in self.graph.constants and source not in self.outside
+        if source in self.graph.constants or source in self.outside:
+            self.materialized.add(node.output)
+            return
         if node.op == "slice":
             whole = all(node.attrs[k][1:3] == v for k, v in (("begin", (0, 0)), ("end", shape[1:3]), ("step", (1, 1))))
             whole = whole and frame.shape == self.graph.types[node.output].shape
             fits = whole and self._require(source, Frame(self._shape4(source), frame.halo))
         else:
             fits = same_axes(shape, frame.shape) and self._require(source, frame)
-        if not (quantized and fits):
+        if not fits:
             self.materialized.add(node.output)
 
     def _join_concat(self, value: str) -> None:

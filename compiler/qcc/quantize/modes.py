@@ -1,12 +1,11 @@
 """Programs that run float: weights in int8 with activations quantized at run time, or weights in float16.
 
-Both start from the simplified float graph and need no samples. A layer is a conv2d, conv_transpose2d or dense node; every
-other node stays float32. docs/modes.md says what is computed.
+Both start from the simplified float graph and need no samples. A layer is a conv2d, conv_transpose2d or dense node;
+every other node stays float32. docs/modes.md says what is computed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal, get_args
 
 import numpy as np
@@ -37,7 +36,7 @@ def convert_mode(graph: Graph, mode: Mode, remarks: Remarks | None = None) -> Gr
     check_float(graph)
     graph = detach_inputs(graph)
     found: Remarks = []
-    graph = (dynamic if mode == "dynamic" else float16)(graph, found)
+    graph = dynamic(graph, found) if mode == "dynamic" else float16(graph, found)
     if remarks is not None:
         remarks += found
     graph.prune()
@@ -55,14 +54,15 @@ def check_float(graph: Graph) -> None:
 
 
 def detach_inputs(graph: Graph) -> Graph:
-    """Copy the graph inputs that a layer reads in whole vectors or with padding: they are the caller's memory.
+    """Copy the graph inputs that are read in whole vectors or with padding: they are the caller's memory.
 
-    The copy is a pad node, which takes over the layer's own padding.
+    The copy is a pad node, which takes over the reader's own padding.
     """
     graph = graph.copy()
     node_of, nodes = graph.node_of(), list[Node]()
     for node in graph.nodes:
-        for key in ("x", "residual") if node.op in LAYERS else ():
+        padded = node.op == "avg_pool" and node.attrs["count_include_pad"]
+        for key in ("x", "residual") if padded or node.op in LAYERS else ():
             if key in node.inputs and _origin(graph, node_of, node.inputs[key]) in graph.inputs:
                 nodes.append(_copy(graph, node, key))
         nodes.append(node)
@@ -77,18 +77,18 @@ def _origin(graph: Graph, node_of: dict[str, Node], value: str) -> str:
     return value
 
 
-def _copy(graph: Graph, layer: Node, key: str) -> Node:
-    """A pad node between a layer and an input of it."""
-    value = layer.inputs[key]
+def _copy(graph: Graph, reader: Node, key: str) -> Node:
+    """A pad node between a node and an input of it."""
+    value = reader.inputs[key]
     pads = [(0, 0)] * len(graph.types[value].shape)
-    if (layer.op, key) == ("conv2d", "x"):
-        top, left, bottom, right = layer.attrs["pad"]
+    if reader.op in ("conv2d", "avg_pool") and key == "x":
+        top, left, bottom, right = reader.attrs["pad"]
         pads[1:3] = (top, bottom), (left, right)
-        layer.attrs["pad"] = (0, 0, 0, 0)
+        reader.attrs["pad"] = (0, 0, 0, 0)
     name = graph.fresh(f"{value}.copy")
-    node = Node(name, "pad", {"x": value}, {"pads": tuple(pads), "mode": "constant", "value": 0.0}, layer.source)
+    node = Node(name, "pad", {"x": value}, {"pads": tuple(pads), "mode": "constant", "value": 0.0}, reader.source)
     graph.types[name] = OPS["pad"].infer(node, graph.input_types(node))
-    layer.inputs[key] = name
+    reader.inputs[key] = name
     return node
 
 
@@ -151,21 +151,21 @@ def nonnegative(graph: Graph) -> set[str]:
         operands = [value in found for value in node.inputs.values()]
         if limits is not None:
             known = limits[0] >= 0
+        elif node.op == "softmax":
+            known = True
         elif node.op == "pointwise":
             known = _nonnegative(node.attrs["expr"], operands[0])
         else:
-            known = _KEPT.get(node.op, lambda _: False)(operands)
+            known = node.op in KEEPING and all(operands)
         if known:
             found.add(node.output)
     return found
 
 
-_KEPT: dict[str, Callable[[list[bool]], bool]] = {
-    **dict.fromkeys(("add", "mul", "minimum", "max_pool", "avg_pool", "reduce_mean", "reduce_sum", "reduce_max", "concat",
-                     "slice", "reshape", "transpose", "expand", "take", "resize_bilinear", "matmul", "prelu"), all),
-    "maximum": any, "softmax": lambda _: True,
-}  # fmt: skip
-"""By op: whether its result is never negative, from whether its operands are."""
+KEEPING = ("add", "mul", "minimum", "maximum", "max_pool", "avg_pool", "reduce_mean", "reduce_sum", "reduce_max",
+           "concat", "slice", "reshape", "transpose", "expand", "take", "resize_bilinear", "matmul",
+           "prelu")  # fmt: skip
+"""Ops whose result is never negative where no operand is."""
 
 
 def _nonnegative(expr: Expr, x: bool) -> bool:

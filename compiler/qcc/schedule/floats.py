@@ -79,7 +79,7 @@ def conv_depthwise(sch: Any, kernel: Kernel, decide: Decide) -> None:
 def matmul(sch: Any, kernel: Kernel, decide: Decide) -> None:
     """Tiles of rows x columns in registers; columns are vectors where they lie side by side in b."""
     acc, out = sch.get_sblock("acc"), sch.get_sblock("out")
-    *batch, rows, columns = kernel.view("y").shape
+    rows, columns = kernel.view("y").shape[-2:]
     side_by_side = kernel.view("b").strides[-1] == 1
     lanes = vector(columns) if side_by_side else 1
     tile, cols = register_tile(rows, columns // lanes, 12)
@@ -150,7 +150,7 @@ def finish(lanes: int, channels: int, integer: bool, residual: bool) -> tuple[An
 
     def value(v: Any, *buffers: Any) -> Any:
         t = dict(zip(names, buffers, strict=True))
-        constants = {name: t[name][v] for name in ("bias", "scale", "centre") if name in t}
+        constants: dict[str, Any] = {name: t[name][v] for name in ("bias", "scale", "centre") if name in t}
         if integer:
             constants["step"] = t["step"][0]
         return float_expressions.layer(t["c"][v], constants, t["r"][v] if residual else None, (t["q"][0], t["q"][1]))
@@ -161,7 +161,7 @@ def finish(lanes: int, channels: int, integer: bool, residual: bool) -> tuple[An
         def whole(name: str) -> Any:
             return t[name][T.ramp(T.int32(0), 1, lanes)]
 
-        constants = {name: whole(name) for name in ("bias", "scale", "centre") if name in t}
+        constants: dict[str, Any] = {name: whole(name) for name in ("bias", "scale", "centre") if name in t}
         if integer:
             constants["step"] = T.broadcast(t["step"][0], lanes)
         limits = (T.broadcast(t["q"][0], lanes), T.broadcast(t["q"][1], lanes))
