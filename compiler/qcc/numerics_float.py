@@ -18,6 +18,8 @@ Floats = NDArray[np.float32]
 
 LEAST_PEAK = 2.0**-100
 """A tensor whose largest magnitude is smaller is all zeros to ``dynamic_steps``: its inverse might leave float32."""
+WHOLE = 1.5 * 2.0**23
+"""Within 2^22 of it float32 has whole numbers, whose last bits are those of the difference as an int32."""
 HALF = np.int64(1 << 28)
 """Half a unit in the last place of a float32, in the last 29 bits of a float64."""
 
@@ -123,9 +125,13 @@ def dynamic_steps(x: Floats, levels: int) -> Floats:
 
 
 def dynamic_quantize(x: Floats, steps: Floats, zero_point: int) -> NDArray[np.int8]:
-    """``rint(clamp(x / step)) + zero_point``, half to even, in int8."""
-    low, high = (np.float32(limit - zero_point) for limit in (-128, 127))
-    return np.asarray(np.rint(minimum(maximum(x * steps[1], low), high)) + zero_point).astype(np.int8)
+    """``x / step + zero_point`` to the nearest whole number, half to even, of an even zero point.
+
+    No clamp: the steps are those of x, so that no value is beyond ``levels``. Adding ``WHOLE`` rounds: from there on
+    float32 has whole numbers only.
+    """
+    start = np.float32(WHOLE + zero_point)
+    return np.asarray(fma(x, steps[1], start) - np.float32(WHOLE)).astype(np.int8)
 
 
 def dynamic_dequantize(acc: NDArray[Any], step: np.float32, scale: Floats, bias: Floats) -> Floats:

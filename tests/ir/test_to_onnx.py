@@ -23,6 +23,9 @@ from qcc.ops import OPS
 from qcc.ops.pointwise import FUNCTIONS
 from qcc.passes import SIMPLIFY
 
+NOT_IN_MODELS = ("lut", "quantize", "dequantize", "recentre", "dynamic_steps", "dynamic_quantize")
+"""Ops that only programs have."""
+
 
 def run(model: onnx.ModelProto, x: dict[str, Any]) -> dict[str, Any]:
     options = onnxruntime.SessionOptions()

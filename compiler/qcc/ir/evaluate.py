@@ -25,12 +25,14 @@ def run_integer(graph: Graph, inputs: Mapping[str, NDArray[Any]], keep: Iterable
     float32 are evaluated by ``Op.single``. Raises ``InputError`` on a wrong shape or dtype.
     """
 
-    def step(node: Node, x: Arrays) -> NDArray[Any]:
-        if runs_float(graph, node):
-            return OPS[node.op].single(node, x)
-        return OPS[node.op].integer(node, x, graph.input_types(node), graph.types[node.output])
+    return _run(graph, inputs, keep, lambda node, x: reference(graph, node, x))
 
-    return _run(graph, inputs, keep, step)
+
+def reference(graph: Graph, node: Node, x: Arrays) -> NDArray[Any]:
+    """The bytes of one node of a program from its inputs by key."""
+    if runs_float(graph, node):
+        return OPS[node.op].single(node, x)
+    return OPS[node.op].integer(node, x, graph.input_types(node), graph.types[node.output])
 
 
 def check_inputs(graph: Graph, inputs: Mapping[str, NDArray[Any]]) -> None:

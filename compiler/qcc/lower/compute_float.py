@@ -7,7 +7,6 @@ from typing import Any
 from tvm import te, tirx
 
 from qcc import float_math
-from qcc.lower import expressions
 from qcc.lower.compute import Tensors, compute
 from qcc.lower.compute_elementwise import each
 from qcc.lower.compute_reduce import over
@@ -138,13 +137,5 @@ def dynamic_steps(kernel: Kernel, t: Tensors) -> Any:
 
 @compute
 def dynamic_quantize(kernel: Kernel, t: Tensors) -> Any:
-    """``rint(clamp(x * step, f[0], f[1])) + q[0]``, half to even."""
-    f, q = t["f"], t["q"]
-
-    def value(i: Any) -> Any:
-        steps = expressions.clamp(t["x"][i] * t["step"][i], f[0], f[1])
-        return tirx.nearbyint(steps).astype("int32") + q[0]
-
-    return each(kernel, value)
-
-
+    """The last byte of ``fma(x, step, f[0])``."""
+    return each(kernel, lambda i: tirx.reinterpret("int32", TIR.fma(t["x"][i], t["step"][i], t["f"][0])))

@@ -9,7 +9,8 @@ from qcc.ir.graph import Attr, Node
 from qcc.lower.kernel import BufferArg, Call, CallBuilder, LowerContext, View
 from qcc.lower.reduce import reduced
 from qcc.lower.views import Placed, Source, add_source, elementwise_call, merge_axes, source, storage_offset
-from qcc.numerics import BILINEAR_ONE, INT8_MAX, INT8_MIN
+from qcc.numerics import BILINEAR_ONE
+from qcc.numerics_float import WHOLE
 from qcc.ops.pool import tap_counts
 from qcc.ops.reduce import reduced_count
 
@@ -112,12 +113,9 @@ def dynamic_steps_calls(node: Node, ctx: LowerContext) -> list[Call]:
 
 
 def dynamic_quantize_calls(node: Node, ctx: LowerContext) -> list[Call]:
-    """dynamic_quantize; limits are relative to the zero point, as in ``quantize``."""
-    zero = ctx.type(node.output).zero_point
-    constants: dict[str, NDArray[np.generic]] = {
-        "f": np.array([INT8_MIN - zero, INT8_MAX - zero], np.float32),
-        "q": np.array([zero + storage_offset(ctx.storage)], np.int32),
-    }
+    """dynamic_quantize; f = [what rounds to a whole number, the zero point as it is stored included]."""
+    zero = ctx.type(node.output).zero_point + storage_offset(ctx.storage)
+    constants: dict[str, NDArray[np.generic]] = {"f": np.array([WHOLE + zero], np.float32)}
     reads = {"x": source(ctx, node.inputs["x"]), "step": spread(ctx.place(node.inputs["step"]), ctx, node)}
     return [elementwise_call("dynamic_quantize", node.output, reads, ctx.place(node.output), constants)]
 

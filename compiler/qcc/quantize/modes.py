@@ -17,6 +17,7 @@ from qcc.numerics import QParams
 from qcc.ops import OPS, Op
 from qcc.ops.pointwise import Expr
 from qcc.plan.layout import LAYERS, VIEW_OPS
+from qcc.quantize.weights import cancelling
 
 Mode = Literal["int8", "dynamic", "float16"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -116,7 +117,7 @@ def dynamic(graph: Graph, remarks: Remarks) -> Graph:
             given = graph.types[node.inputs["w"]].qparams
             scales = numerics.weight_scales(weight, 0) if given is None else np.broadcast_to(given.scale, len(weight))
             params = QParams(tuple(float(np.float32(s)) for s in scales), 0, 0)
-            quantized = numerics.quantize(weight, params)
+            quantized = cancelling(weight, params)
             if int(numerics.storage_bound(quantized, 0).max(initial=0)) > numerics.INT32_MAX:
                 remarks.append(f"{node.output}: stays float32, as sums of int8 products might leave 32 bits")
             else:
