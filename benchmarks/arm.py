@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from qcc import pipeline
+from qcc.data import data_folder
 from qcc.ir.graph import Graph, Node, TensorType
 from qcc.ops import OPS
 from qcc.remote import RemoteModel
@@ -135,7 +136,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
         Counted.plugin = work / "count_instructions.so"
-        source = Path(__file__).with_name("count_instructions.c")
+        source = data_folder("runtime") / "tune" / "count_aarch64.c"
         subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", str(Counted.plugin), str(source)], check=True)
         print(f"{'instructions per MAC / bar':32}" + "".join(f"{t:18}" for t in targets))
         for kind, shapes in (("conv", GEMMS), ("depthwise", DEPTHWISE)):

@@ -14,8 +14,8 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import platformdirs
 
 from qcc.lower.kernel import Kernel
+from qcc.schedule.decide import Decide
 
 if TYPE_CHECKING:
     from qcc.target import Target
@@ -60,81 +61,124 @@ def _compiler_digest() -> str:
     return state.hexdigest()
 
 
-def _key(kernel: Kernel, target: Target) -> str:
-    text = json.dumps([kernel.digest, target.codegen_key(), _compiler_digest()])
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+@dataclass(frozen=True)
+class Variant:
+    """A kernel with the decisions that were chosen for it; every other decision takes its default."""
+
+    kernel: Kernel
+    chosen: tuple[tuple[str, int], ...] = ()
+
+    @staticmethod
+    def of(kernel: Kernel, chosen: Mapping[str, int] | None = None) -> Variant:
+        """The variant of a mapping."""
+        return Variant(kernel, tuple(sorted((chosen or {}).items())))
+
+    @property
+    def digest(self) -> str:
+        """Stable name: the kernel's where nothing was chosen."""
+        if not self.chosen:
+            return self.kernel.digest
+        return hashlib.sha256(json.dumps([self.kernel.digest, self.chosen]).encode()).hexdigest()[:16]
+
+    def path(self, target: Target) -> Path:
+        """Where the cache keeps it: the files' common path without suffix."""
+        text = json.dumps([self.digest, target.codegen_key(), _compiler_digest()])
+        return cache_folder() / "objects" / hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def build_kernels(
     kernels: Iterable[Kernel], target: Target, jobs: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None, chosen: Mapping[str, Mapping[str, int]] | None = None,
 ) -> dict[str, Built]:
     """Objects of the distinct kernels by ``Kernel.digest``; ``jobs`` processes compile what the cache does not hold.
 
-    ``progress(done, total)`` counts the kernels to be compiled.
+    ``progress(done, total)`` counts the kernels to be compiled. ``chosen`` are decisions by ``Kernel.digest``.
     """
-    folder = cache_folder() / "objects"
-    folder.mkdir(parents=True, exist_ok=True)
-    distinct = {k.digest: k for k in kernels}
-    paths = {digest: folder / _key(k, target) for digest, k in distinct.items()}
-    missing = [(k, paths[d]) for d, k in distinct.items() if not paths[d].with_suffix(".json").exists()]
+    variants = {k.digest: Variant.of(k, (chosen or {}).get(k.digest)) for k in kernels}
+    missing = [v for v in variants.values() if not v.path(target).with_suffix(".json").exists()]
     if missing:
         _compile_all(missing, target, jobs or os.cpu_count() or 1, progress or (lambda done, total: None))
-    built = {}
-    for digest, path in paths.items():
-        facts = json.loads(path.with_suffix(".json").read_text())
-        work = tuple((str(n), str(t), int(b)) for n, t, b in facts["work"])
-        built[digest] = Built(facts["symbol"], path.with_suffix(_suffix(target)), facts["extent"], work)
-    return built
+    return {digest: built(variant, target) for digest, variant in variants.items()}
+
+
+def built(variant: Variant, target: Target) -> Built:
+    """A variant that the cache holds."""
+    path = variant.path(target)
+    facts = json.loads(path.with_suffix(".json").read_text())
+    work = tuple((str(n), str(t), int(b)) for n, t, b in facts["work"])
+    return Built(facts["symbol"], path.with_suffix(_suffix(target)), facts["extent"], work)
 
 
 def _compile_all(
-    missing: Sequence[tuple[Kernel, Path]], target: Target, jobs: int, progress: Callable[[int, int], None]
+    missing: Sequence[Variant], target: Target, jobs: int, progress: Callable[[int, int], None]
 ) -> None:
     if jobs == 1 or len(missing) < 3:
-        for done, (kernel, path) in enumerate(missing):
-            _compile_one(kernel, target, path)
+        for done, variant in enumerate(missing):
+            _compile_one(variant, target)
             progress(done + 1, len(missing))
         return
-    with ThreadPoolExecutor(min(jobs, len(missing))) as pool:
-        workers = threading.local()
-        started: list[subprocess.Popen[bytes]] = []
-        try:
-            futures = [pool.submit(_in_worker, workers, started, kernel, target, path) for kernel, path in missing]
-            for done, future in enumerate(as_completed(futures)):
-                future.result()
-                progress(done + 1, len(missing))
-        finally:
-            for worker in started:
-                worker.kill()
-                worker.wait()
+    with Workers(min(jobs, len(missing))) as workers:
+        futures = {workers.submit(variant, target): variant for variant in missing}
+        for done, future in enumerate(as_completed(futures)):
+            failure, kernel = future.result(), futures[future].kernel
+            if failure is not None:
+                raise RuntimeError(f"kernel {kernel.compute} {kernel.digest} could not be compiled: {failure}")
+            progress(done + 1, len(missing))
 
 
-def _in_worker(
-    mine: threading.local, started: list[subprocess.Popen[bytes]], kernel: Kernel, target: Target, path: Path
-) -> None:
-    """Have this thread's worker process compile a kernel.
+class Workers:
+    """Processes that compile into the cache, each started with its first kernel.
 
     A worker is a fresh interpreter and knows nothing of the caller's ``__main__``: a copy made by fork may hang where
     threads run, and multiprocessing's spawn runs unguarded scripts again.
     """
-    if not hasattr(mine, "worker"):
-        path_here = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
-        mine.worker = subprocess.Popen([sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                       env={**os.environ, "PYTHONPATH": path_here})
-        started.append(mine.worker)
-    pickle.dump((kernel, target, path), mine.worker.stdin)
-    mine.worker.stdin.flush()
-    try:
-        failure = pickle.load(mine.worker.stdout)
-    except EOFError:
-        failure = f"the process ended with {mine.worker.wait()}"
-    if failure is not None:
-        raise RuntimeError(f"kernel {kernel.compute} {kernel.digest} could not be compiled: {failure}")
+
+    def __init__(self, count: int, seconds: float | None = None) -> None:
+        """``seconds``: time that a kernel may take; its worker is ended then, and another started."""
+        self._pool = ThreadPoolExecutor(count)
+        self._mine, self._seconds = threading.local(), seconds
+        self._started: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        """End the workers, busy or not."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for worker in self._started:
+            worker.kill()
+            worker.wait()
+        self._pool.shutdown()
+
+    def submit(self, variant: Variant, target: Target) -> Future[str | None]:
+        """A future of None, or of the text that says why the variant could not be compiled."""
+        return self._pool.submit(self._compile, variant, target)
+
+    def _compile(self, variant: Variant, target: Target) -> str | None:
+        if getattr(self._mine, "worker", None) is None:
+            path_here = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+            self._mine.worker = subprocess.Popen([sys.executable, "-m", __name__], stdin=subprocess.PIPE,
+                                                 stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path_here})
+            self._started.append(self._mine.worker)
+        worker = self._mine.worker
+        timer = None if self._seconds is None else threading.Timer(self._seconds, worker.kill)
+        try:
+            if timer is not None:
+                timer.start()
+            pickle.dump((variant, target), worker.stdin)
+            worker.stdin.flush()
+            failure: str | None = pickle.load(worker.stdout)
+            return failure
+        except (EOFError, OSError, pickle.UnpicklingError):
+            self._mine.worker = None
+            return f"the process ended with {worker.wait()}"
+        finally:
+            if timer is not None:
+                timer.cancel()
 
 
 def _work() -> None:
-    """The worker: (kernel, target, path) after another on stdin, None or a failure's text for each on stdout.
+    """The worker: (variant, target) after another on stdin, None or a failure's text for each on stdout.
 
     Nothing else may write there, so what libraries print goes to stderr.
     """
@@ -142,30 +186,32 @@ def _work() -> None:
     os.dup2(2, 1)
     while True:
         try:
-            kernel, target, path = pickle.load(sys.stdin.buffer)
+            variant, target = pickle.load(sys.stdin.buffer)
         except EOFError:
             return
         failure = None
         try:
-            _compile_one(kernel, target, path)
+            _compile_one(variant, target)
         except Exception:
             failure = traceback.format_exc()
         pickle.dump(failure, replies)
         replies.flush()
 
 
-def _compile_one(kernel: Kernel, target: Target, path: Path) -> None:
-    """Write ``path``.o or ``path``.c, then ``path``.json, whose presence says that the first file is whole."""
+def _compile_one(variant: Variant, target: Target) -> None:
+    """Write the variant's .o or .c, then its .json, whose presence says that the first file is whole."""
+    path = variant.path(target)
+    path.parent.mkdir(parents=True, exist_ok=True)
     suffix, work = _suffix(target), tuple[Any, ...]()
     temporary = path.with_suffix(f".{os.getpid()}.tmp{suffix}")
     if target.emit == "c":
         from qcc.lower.source import kernel_source
 
-        source = kernel_source(kernel, target)
+        source = kernel_source(variant.kernel, target, Decide(dict(variant.chosen)))
         symbol, extent, work = source.symbol, 1, source.work
         temporary.write_text(source.text)
     else:
-        module, symbol, extent = compile_kernel(kernel, target)
+        module, symbol, extent = compile_kernel(variant, target)
         module.write_to_file(str(temporary), "o")
     temporary.replace(path.with_suffix(suffix))
     facts = path.with_suffix(f".{os.getpid()}.tmp.json")
@@ -193,17 +239,18 @@ def lower(kernel: Kernel) -> Any:
     return restride(func, views)
 
 
-def compile_kernel(kernel: Kernel, target: Target) -> tuple[Any, str, int]:
+def compile_kernel(variant: Variant, target: Target) -> tuple[Any, str, int]:
     """(runtime module, symbol, extent of the outermost loop) of one kernel."""
     import tvm
 
     from qcc.lower.plain import plain_function
     from qcc.schedule import scheduled
 
-    symbol = f"qcc_{kernel.compute}_{kernel.digest[:12]}"
+    kernel = variant.kernel
+    symbol = f"qcc_{kernel.compute}_{variant.digest[:12]}"
     assert target.llvm is not None, f"{target.name} gets source, not objects"
     llvm = tvm.target.Target(dict(target.llvm))
-    func, extent = plain_function(scheduled(kernel, target), symbol, llvm)
+    func, extent = plain_function(scheduled(kernel, target, Decide(dict(variant.chosen))), symbol, llvm)
     module = tvm.get_global_func("target.build.llvm")(tvm.IRModule({symbol: func}), llvm)
     return module, symbol, extent
 

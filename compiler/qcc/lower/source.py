@@ -17,6 +17,7 @@ from tvm import s_tir, tirx
 
 from qcc.lower.kernel import Kernel
 from qcc.lower.plain import BLOCKS_TO_LOOPS
+from qcc.schedule.decide import Decide
 
 if TYPE_CHECKING:
     from qcc.target import Target
@@ -39,7 +40,7 @@ class Source:
     work: tuple[tuple[str, str, int], ...]
 
 
-def kernel_source(kernel: Kernel, target: Target) -> Source:
+def kernel_source(kernel: Kernel, target: Target, decide: Decide) -> Source:
     """The C function of a kernel."""
     from importlib import import_module
 
@@ -47,7 +48,7 @@ def kernel_source(kernel: Kernel, target: Target) -> Source:
 
     written = import_module(f"qcc.schedule.{target.family}").FUNCTIONS.get(kernel.compute)
     func = written(kernel) if written is not None else None
-    func, work = _hoist(func if func is not None else _with_pointers(scheduled(kernel, target)))
+    func, work = _hoist(func if func is not None else _with_pointers(scheduled(kernel, target, decide)))
     symbol = _symbol(kernel)
     c = tvm.target.Target("c")
     func = func.with_attrs({"global_symbol": symbol, "target": c, "tirx.noalias": True})
