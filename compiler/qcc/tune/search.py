@@ -9,9 +9,12 @@ from __future__ import annotations
 import logging
 import math
 import random
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -54,20 +57,21 @@ def search(tasks: Sequence[Task], evaluate: Evaluate, trials: int, batch: int, s
     state = np.random.get_state()  # noqa: NPY002 - XGBModel draws its first scores from this
     np.random.seed(seed % 2**32)  # noqa: NPY002
     try:
-        contexts = [
-            ms.TuneContext(
-                mod=stand_in(task.kernel), target=target.Target("c"), task_name=task.kernel.digest, num_threads=1,
-                space_generator=ms.space_generator.ScheduleFn(
-                    task.space.sample, sch_rules=[], postprocs=[], mutator_probs={_mutator(seed + index): 1.0}
-                ),
-                search_strategy=ms.search_strategy.EvolutionarySearch(
-                    population_size=POPULATION, init_min_unmeasured=1, max_fail_count=20, genetic_num_iters=GENERATIONS,
-                    eps_greedy=0.1,
-                ),
-                rand_state=seed + index + 1,
-            )
-            for index, task in enumerate(tasks)
-        ]
+        with _no_intrinsics():
+            contexts = [
+                ms.TuneContext(
+                    mod=stand_in(task.kernel), target=target.Target("c"), task_name=task.kernel.digest, num_threads=1,
+                    space_generator=ms.space_generator.ScheduleFn(
+                        task.space.sample, sch_rules=[], postprocs=[], mutator_probs={_mutator(seed + index): 1.0}
+                    ),
+                    search_strategy=ms.search_strategy.EvolutionarySearch(
+                        population_size=POPULATION, init_min_unmeasured=1, max_fail_count=20, genetic_num_iters=GENERATIONS,
+                        eps_greedy=0.1,
+                    ),
+                    rand_state=seed + index + 1,
+                )
+                for index, task in enumerate(tasks)
+            ]
         with tempfile.TemporaryDirectory(prefix="qcc-") as scratch:
             ms.tune.tune_tasks(
                 tasks=contexts, task_weights=weights, work_dir=scratch, max_trials_global=trials,
@@ -84,6 +88,12 @@ def search(tasks: Sequence[Task], evaluate: Evaluate, trials: int, batch: int, s
         raise ended[0] from error
     finally:
         np.random.set_state(state)  # noqa: NPY002
+
+
+def _no_intrinsics() -> Any:
+    """While a TuneContext is made it imports TVM's own tensor intrinsics: a minute's parsing, of no use for stand-ins."""
+    name = "tvm.s_tir.tensor_intrin"
+    return mock.patch.dict(sys.modules, {} if name in sys.modules else {name: ModuleType(name)})
 
 
 def _mutator(seed: int) -> Any:
