@@ -137,8 +137,22 @@ class Counted:
             return Outcome("ok", values=(float(counts.read_text().split()[1]),))
 
 
-def choose_measure(target: Target) -> Measure:
-    """What the target file says: its emulator, its command, or this machine. Raises TuningError if there is none."""
+def choose_measure(target: Target, rpc: str | None = None, key: str | None = None) -> Measure:
+    """How to measure for a target: on the farm behind the tracker ``rpc``, or as the target's file says.
+
+    That is this machine, an emulator that counts, or the command. Raises TuningError if there is nothing.
+    """
+    if rpc is not None or key is not None:
+        from qcc.tune.farm import Farm
+
+        if rpc is None or key is None or target.llvm is None:
+            what = "needs both --rpc and --key" if target.llvm else f"has no devices for {target.name}: it gets C source"
+            raise TuningError(f"a farm {what}", hint="give the tracker's HOST:PORT and the devices' key")
+        return Farm(target, rpc, key)
+    if target.emit == "c":
+        from qcc.tune.board import BoardMeasure
+
+        return BoardMeasure(target)
     if not target.missing():
         return Timed(target)
     if not target.run.command:

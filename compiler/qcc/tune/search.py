@@ -162,6 +162,8 @@ def _runner(tasks: dict[str, Task], evaluate: Evaluate, ended: list[BaseExceptio
     class Runner(PyRunner):  # type: ignore[misc]
         def run(self, runner_inputs: Any) -> Any:
             named = [ast.literal_eval(str(i.artifact_path)) for i in runner_inputs]
+            if not named:
+                return []
             try:
                 records = evaluate(tasks[named[0][0]], [chosen for _, chosen in named])
             except BaseException as error:
