@@ -87,10 +87,10 @@ class GemmPart:
 
 def gemm_parts(target: Target, pixels: int, channels: int, depth: int) -> list[GemmPart]:
     """How a target cuts a GEMM of rows of ``pixels`` with ``depth`` products an output: mostly one part."""
-    if target.family == "neon":
-        from qcc.schedule.neon_tiles import neon_parts
+    if target.family in ("neon", "neon32"):
+        from qcc.schedule.neon_tiles import REGISTERS, neon_parts
 
-        return neon_parts(pixels, channels, depth, target.dot)
+        return neon_parts(pixels, channels, depth, target.dot, REGISTERS[target.family])
     blocks = -(-channels // target.lanes)
     ranges = split_pixels(pixels, blocks, target.accumulators)
     return [GemmPart(first, last, 0, channels, target.lanes, target.dot) for first, last in ranges]
@@ -101,7 +101,7 @@ def depthwise_packing(target: Target, taps_y: int, sliding: bool) -> tuple[int, 
 
     ``sliding``: rows of outputs lie one row of inputs apart, and their taps too.
     """
-    if target.family == "neon":
+    if target.family in ("neon", "neon32"):
         if target.dot < 4:
             return 8, 1
         return (8 if sliding and taps_y < 4 else 16), 4
