@@ -22,12 +22,18 @@ class _Table(BaseModel):
 
 
 class LlvmTarget(_Table):
-    """What TVM's LLVM back end is told: ``tvm.target.Target(dict(target.llvm))``."""
+    """What TVM's LLVM back end is told."""
 
     kind: Literal["llvm"]
     mtriple: str
     mcpu: str
     mattr: list[str] = []
+    mfloat_abi: Literal["soft", "hard"] | None = None
+    """How 32-bit ARM passes floats."""
+
+    def options(self) -> dict[str, Any]:
+        """As ``tvm.target.Target`` takes them."""
+        return {key.replace("_", "-"): value for key, value in self if value is not None}
 
 
 class Link(_Table):
@@ -63,7 +69,7 @@ class Target(_Table):
     """CPU flags as in /proc/cpuinfo, all of which the machine must have."""
     emit: Literal["library", "c"] = "library"
     """What is made: a shared library, or C99 source for a microcontroller's firmware."""
-    family: Literal["vnni", "avx2", "c99", "dsp", "mve", "neon"]
+    family: Literal["vnni", "avx2", "c99", "dsp", "mve", "neon", "neon32"]
     """The module of schedules in ``qcc.schedule``."""
     storage: Literal["uint8", "int8"]
     """How int8 activations are kept in memory: as they are, or as q + 128."""

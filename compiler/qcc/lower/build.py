@@ -202,7 +202,7 @@ def compile_kernel(kernel: Kernel, target: Target) -> tuple[Any, str, int]:
 
     symbol = f"qcc_{kernel.compute}_{kernel.digest[:12]}"
     assert target.llvm is not None, f"{target.name} gets source, not objects"
-    llvm = tvm.target.Target(dict(target.llvm))
+    llvm = tvm.target.Target(target.llvm.options())
     func, extent = plain_function(scheduled(kernel, target), symbol, llvm)
     module = tvm.get_global_func("target.build.llvm")(tvm.IRModule({symbol: func}), llvm)
     return module, symbol, extent

@@ -12,8 +12,6 @@ from typing import Any
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
-from qcc.schedule.neon_tiles import STREAMED
-
 Vector = Any
 
 BEGIN, LOOK, TAKE, PART = "qcc_begin", "qcc_look", "qcc_take_", "qcc_part_"
@@ -98,7 +96,7 @@ class Neon:
         The intrinsics that load several vectors return structures, unknown to TIR. A taken vector's address is hidden
         from LLVM, which otherwise writes all as sums with the first, and adds instructions.
         """
-        takers = (line for count in range(1, STREAMED + 1) for line in self._taker(count))
+        takers = (line for count in range(1, self.registers // 8 + 1) for line in self._taker(count))
         return "\n".join([_PLACES, *takers, *_part(0), *_part(sums)])
 
     def _taker(self, count: int) -> Iterator[str]:
@@ -126,13 +124,14 @@ class Neon:
 
 
 class Cursor:
-    """A place in memory from which vectors are taken one after the other, up to four by one instruction.
+    """A place in memory from which vectors are taken one after the other, several by one instruction.
 
     ``ld1 {v0.16b-v3.16b}, [x], #64``.
     """
 
-    def __init__(self) -> None:
-        """Nowhere yet."""
+    def __init__(self, together: int) -> None:
+        """Nowhere yet; an instruction loads ``together`` vectors at most."""
+        self.together = together
         self.address = T.sblock_alloc_buffer((1,), "int64", scope="local")
 
     def begin(self, buffer: Any, offset: Any) -> None:
@@ -145,9 +144,9 @@ class Cursor:
         return T.bind(T.call_extern("int8x16", LOOK, T.address_of(self.address[0]), T.int32(offset)))
 
     def take(self, count: int) -> Iterator[Vector]:
-        """The next ``count`` vectors, loaded in fours as they are asked for."""
-        for first in range(0, count, STREAMED):
-            size = min(STREAMED, count - first)
+        """The next ``count`` vectors, loaded together as they are asked for."""
+        for first in range(0, count, self.together):
+            size = min(self.together, count - first)
             wide = T.bind(T.call_extern(f"int8x{16 * size}", f"{TAKE}{size}", T.address_of(self.address[0])))
             for i in range(size):
                 yield T.bind(tirx.Shuffle([wide], list(range(16 * i, 16 * i + 16)))) if size > 1 else wide

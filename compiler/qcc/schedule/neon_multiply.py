@@ -16,7 +16,7 @@ from tvm.script.ir_builder import tirx as T
 
 from qcc.schedule.intrinsic import modular_sum
 from qcc.schedule.neon_instructions import Cursor, Neon, Vector, lane, part, sdot, smmla
-from qcc.schedule.neon_tiles import STREAMED, TileSize
+from qcc.schedule.neon_tiles import TileSize
 from qcc.schedule.neon_vectors import Epilogue, load
 
 Four = tuple[int, int]
@@ -47,7 +47,7 @@ class Tile(ABC):
     """The first step differs from the others."""
     taken = False
     """Pixels too are taken in order."""
-    unrolled = 256
+    unrolled = 400
     """Multiplications up to which a reduction is written without loops: beyond, LLVM mixes its steps and spills."""
 
     products = 1
@@ -63,7 +63,8 @@ class Tile(ABC):
         self.rows, self.lanes, self.pairs, self.sums = size.rows, size.lanes, size.pairs, size.sums
         self.per_step = 16 * size.deep // self.dot
         self.acc = T.sblock_alloc_buffer((self.sums * 4,), "int32", scope="local")
-        self.weights, self.table, self.place = Cursor(), Cursor(), Cursor()
+        self.weights, self.table, self.place = (Cursor(size.streamed) for _ in range(3))
+        self.streamed = size.streamed
 
     @property
     def cost(self) -> int:
@@ -88,10 +89,10 @@ class Tile(ABC):
 
     def stream(self, count: int) -> Iterator[Vector]:
         """The next ``count`` vectors of weights; a load follows the multiplications by the weights before."""
-        for first in range(0, count, STREAMED):
+        for first in range(0, count, self.streamed):
             if first:
                 self.part()
-            yield from self.weights.take(min(STREAMED, count - first))
+            yield from self.weights.take(min(self.streamed, count - first))
 
     def pixels(self, at: int, count: int) -> list[list[Vector]]:
         """``count`` vectors of each pixel."""
@@ -223,10 +224,11 @@ class Smmla(Tile):
             if key in self.tables:
                 count = self.sums if key == "bias" else half
                 self.twice[key] = T.sblock_alloc_buffer((count * 4,), "int32", scope="local")
-                for c in range(half):
-                    two = T.bind(_twice(self.tables[key], channel + 2 * c))
-                    for i in range(c, count, half):
-                        T.buffer_store(self.twice[key], two, [T.ramp(T.int32(4 * i), 1, 4)])
+                fours = self.read(self.tables[key], channel, self.lanes // 4)
+                for i in range(count):
+                    two = [i % half % 2 * 2, i % half % 2 * 2 + 1]
+                    twice = tirx.Shuffle([fours[i % half // 2]], two * 2)
+                    T.buffer_store(self.twice[key], twice, [T.ramp(T.int32(4 * i), 1, 4)])
 
     def start(self, weights: Any, channel: Any) -> None:
         """Sums begin with the bias."""
@@ -327,12 +329,6 @@ def pack_panel(panel: Any, to: Any, x: Any, begin: Any, rows: int, distance: int
             pack(s * 4, 4)
     if rest:
         pack(4 * whole, rest)
-
-
-def _twice(table: Any, index: Any) -> Vector:
-    """Two int32 of a table, twice (``ld1r``)."""
-    two = T.reinterpret(load(table, index, 2), dtype="int64")
-    return T.reinterpret(T.broadcast(two, 2), dtype="int32x4")
 
 
 MULTIPLY: dict[int, type[Tile]] = {tile.dot: tile for tile in (Sdot, Smlal, Smmla)}

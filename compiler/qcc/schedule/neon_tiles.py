@@ -13,9 +13,6 @@ REGISTERS = {"neon": 32, "neon32": 16}
 PACKED_DOT = {2: 16, 4: 4, 8: 8}
 """Bytes of a channel that lie side by side in packed weights, by products of an instruction's lane."""
 
-STREAMED = 4
-"""Vectors of weights that one instruction loads."""
-
 
 @dataclass(frozen=True)
 class TileSize:
@@ -44,6 +41,11 @@ class TileSize:
         return {4: self.rows * self.lanes // 4, 16: self.rows * self.lanes, 8: self.pairs * self.lanes // 2}[self.dot]
 
     @property
+    def streamed(self) -> int:
+        """Vectors of weights that one instruction loads."""
+        return self.registers // 8
+
+    @property
     def fits(self) -> bool:
         """Whether sums, the pixels' vectors and those of weights fit the registers."""
         pixels = self.rows * self.deep
@@ -51,13 +53,13 @@ class TileSize:
             pixels += 2
         elif self.dot == 8:
             pixels = self.pairs if self.blocks > 1 else 3 * self.pairs
-        return self.sums + pixels + STREAMED <= self.registers
+        return self.sums + pixels + self.streamed <= self.registers
 
     @property
     def cost(self) -> float:
         """Instructions: multiplications, loads (the pixels' in pairs), a loop; what follows the sums."""
         rows, lanes, pairs, sixteens = self.rows, self.lanes, self.pairs, -(-self.depth // 16)
-        weights, loop = lanes / STREAMED, 5 / self.deep
+        weights, loop = lanes / self.streamed, 5 / self.deep
         outputs = rows * lanes
         epilogue = outputs * 0.8 + rows * {0: 0, 4: 1.5, 8: 1, 12: 2.5}[lanes % 16] + rows * (lanes // 16)
         if self.dot == 4:
