@@ -12,6 +12,8 @@ from typing import Any
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
+from qcc.schedule.intrinsic import modular_sum
+
 Vector = Any
 
 BEGIN, LOOK, TAKE, PART = "qcc_begin", "qcc_look", "qcc_take_", "qcc_part_"
@@ -45,6 +47,8 @@ class Neon:
     prefix: str
     long_product: str
     pair_sum: str
+    accumulating: str
+    """Empty where LLVM makes it of ``pair_sum`` and an addition."""
     pair_add: str
     pair_bits: int
     """Bits of a vector whose pairs ``pair_add`` adds."""
@@ -66,8 +70,14 @@ class Neon:
         return self._call(f"{self.long_product}.v2i64", "int64x2", a, b)
 
     def sum_pairs(self, v: Vector) -> Vector:
-        """Sums of neighbours of int16x8: int32x4 (``saddlp``, with an addition ``sadalp``)."""
+        """Sums of neighbours of int16x8: int32x4 (``saddlp``)."""
         return self._call(f"{self.pair_sum}.v4i32.v8i16", "int32x4", v)
+
+    def accumulate(self, acc: Vector, v: Vector) -> Vector:
+        """int32x4 plus ``sum_pairs``, modulo 2^32 (``sadalp``)."""
+        if self.accumulating:
+            return self._call(f"{self.accumulating}.v4i32.v8i16", "int32x4", acc, v)
+        return modular_sum(acc, self.sum_pairs(v), 4)
 
     def add_pairs(self, a: Vector, b: Vector) -> Vector:
         """Sums of neighbours of two int32x4, one after the other: int32x4 (``addp``)."""
@@ -97,7 +107,7 @@ class Neon:
         from LLVM, which otherwise writes all as sums with the first, and adds instructions.
         """
         takers = (line for count in range(1, self.registers // 8 + 1) for line in self._taker(count))
-        return "\n".join([_PLACES, *takers, *_part(0), *_part(sums)])
+        return "\n".join([_PLACES, *takers, *(line for count in {0, sums} for line in _part(count))])
 
     def _taker(self, count: int) -> Iterator[str]:
         parts = f"{{ {', '.join(['<16 x i8>'] * count)} }}"
@@ -199,10 +209,10 @@ def lane(value: Vector, index: int) -> Vector:
 
 
 NEON64 = Neon(
-    registers=32, prefix="aarch64.neon", long_product="smull", pair_sum="saddlp", pair_add="addp", pair_bits=128, high="sqrdmulh",
+    registers=32, prefix="aarch64.neon", long_product="smull", pair_sum="saddlp", accumulating="", pair_add="addp", pair_bits=128, high="sqrdmulh",
     saturated="sqxtn", shifted="sshl", shifted_rounding="srshl", load="ld1",
 )  # fmt: skip
 NEON32 = Neon(
-    registers=16, prefix="arm.neon", long_product="vmulls", pair_sum="vpaddls", pair_add="vpadd", pair_bits=64, high="vqrdmulh",
+    registers=16, prefix="arm.neon", long_product="vmulls", pair_sum="vpaddls", accumulating="vpadals", pair_add="vpadd", pair_bits=64, high="vqrdmulh",
     saturated="vqmovns", shifted="vshifts", shifted_rounding="vrshifts", load="vld1",
 )  # fmt: skip

@@ -194,10 +194,11 @@ class Smlal(Tile):
                     self.neon.product(*(tirx.Shuffle([v], half) for v in (pixels[p][g], weights)))
                     for half in (list(range(8)), list(range(8, 16)))
                 )
-                pairs = self.neon.sum_pairs
-                total = pairs(low + high) if self.symmetric else modular_sum(pairs(low), pairs(high), 4)
-                k = p * self.lanes + c
-                self.put(k, total if first and g == 0 else modular_sum(self.get(k), total, 4))
+                k, terms = p * self.lanes + c, [low + high] if self.symmetric else [low, high]
+                total = self.neon.sum_pairs(terms.pop(0)) if first and g == 0 else self.get(k)
+                for term in terms:
+                    total = self.neon.accumulate(total, term)
+                self.put(k, total)
 
     def results(self, channel: Any, epilogue: Epilogue, residual: Residual | None) -> Iterator[Result]:
         """As declared."""
