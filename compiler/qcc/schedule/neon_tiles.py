@@ -53,7 +53,8 @@ class TileSize:
             pixels += 2
         elif self.dot == 8:
             pixels = self.pairs if self.blocks > 1 else 3 * self.pairs
-        return self.sums + pixels + self.streamed <= self.registers
+        spare = 1 if self.registers == 16 else 0
+        return self.sums + pixels + self.streamed + spare <= self.registers
 
     @property
     def cost(self) -> float:
