@@ -2,9 +2,9 @@
 
     QCC_DATA=… python benchmarks/arm.py [--targets arm-neon,arm-dotprod] [--models resnet20_cifar10] [--layers]
 
-Needs gcc, the targets' compilers and qemu-user. One inference, one thread, float inputs and outputs included; a count is
-exact and repeats. ``--layers`` lists every layer of the models. Exits with 1 above a bar, and where bytes differ from
-the integer reference.
+Needs gcc, the targets' compilers and qemu-user. One inference, one thread, float inputs and outputs included; a count
+is exact and repeats. ``--layers`` lists every layer of the models. Exits with 1 above a bar, and where bytes differ
+from the integer reference.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Every real model on every ARM Linux target: are its bytes those of the integer reference?
 
-    QCC_DATA=… python benchmarks/identical.py [--targets arm-neon,armv7-neon] [--models resnet20_cifar10.onnx,kws_int8.tflite]
+    QCC_DATA=… python benchmarks/identical.py [--targets arm-neon,armv7-neon] [--models kws_int8.tflite]
 
 ONNX and float TFLite models are calibrated and quantized, integer TFLite models keep TFLite's arithmetic. Each runs on
 random inputs that reach every int8 value and, where there are some, on real ones, with one thread and with two. Needs
@@ -91,7 +91,8 @@ def main() -> int:
         for file in (p for p in files if p.name in wanted):
             graph, real = program(file)
             found = {t: difference(graph, real, t, Path(scratch) / "model") for t in targets}
-            print(f"{file.name:38}" + "".join(f"{'differs' if d else 'identical':13}" for d in found.values()), flush=True)
+            cells = (f"{'differs' if d else 'identical':13}" for d in found.values())
+            print(f"{file.name:38}" + "".join(cells), flush=True)
             for target, what in found.items():
                 if what is not None:
                     print(f"  {target}: {what}")

@@ -87,7 +87,8 @@ def test_unknown_name() -> None:
         ("lanes = 16", "", r"mine.toml: key 'lanes' is missing"),
         ('mcpu = "cascadelake"', "", r"key 'llvm.mcpu' is missing"),
         ('"vnni"  ', '"avx9"  ',
-         r"key 'family' has the wrong value 'avx9'. Hint: allowed: 'vnni', 'avx2', 'c99', 'dsp', 'mve', 'neon' or 'neon32'"),
+         r"key 'family' has the wrong value 'avx9'. Hint: allowed: 'vnni', 'avx2', 'c99', 'dsp', 'mve', 'neon' or "
+         "'neon32'"),
         ('"uint8"', '"float"', r"key 'storage' has the wrong value 'float'. Hint: allowed: 'uint8' or 'int8'"),
         ("lanes = 16", 'lanes = "16"', r"key 'lanes' has the wrong value '16'. Hint: allowed: a valid integer"),
         ("lanes = 16", "lanes = 0", r"key 'lanes' has the wrong value 0. Hint: allowed: greater than or equal to 1"),

@@ -1,8 +1,8 @@
 """Register tiles of a GEMM with NEON, one class for each way to multiply int8.
 
-A tile is ``rows`` pixels x ``lanes`` channels. Weights are packed [groups, lanes, dot] and stream through four registers;
-a step takes up to ``per_step`` groups, for which it loads the bytes of each pixel. Sums lie in a local buffer that LLVM
-keeps in registers.
+A tile is ``rows`` pixels x ``lanes`` channels. Weights are packed [groups, lanes, dot] and stream through a few
+registers; a step takes up to ``per_step`` groups, for which it loads the bytes of each pixel. Sums lie in a local
+buffer that LLVM keeps in registers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from qcc.schedule.intrinsic import modular_sum
-from qcc.schedule.neon_instructions import Cursor, Neon, Vector, lane, part, sdot, smmla
+from qcc.schedule.neon_instructions import Neon, Vector, lane, sdot, smmla
+from qcc.schedule.neon_loads import Cursor
 from qcc.schedule.neon_tiles import TileSize
 from qcc.schedule.neon_vectors import Epilogue, load
 
@@ -63,8 +64,7 @@ class Tile(ABC):
         self.rows, self.lanes, self.pairs, self.sums = size.rows, size.lanes, size.pairs, size.sums
         self.per_step = 16 * size.deep // self.dot
         self.acc = T.sblock_alloc_buffer((self.sums * 4,), "int32", scope="local")
-        self.weights, self.table, self.place = (Cursor(size.streamed) for _ in range(3))
-        self.streamed = size.streamed
+        self.weights, self.table, self.place = (Cursor(neon) for _ in range(3))
 
     @property
     def cost(self) -> int:
@@ -85,14 +85,15 @@ class Tile(ABC):
 
     def part(self) -> None:
         """Keep the loads that follow behind the multiplications so far."""
-        part(self.acc, self.sums, self.weights, self.place)
+        self.place.wait(self.acc, self.sums)
+        self.weights.wait(self.acc, self.sums)
 
     def stream(self, count: int) -> Iterator[Vector]:
         """The next ``count`` vectors of weights; a load follows the multiplications by the weights before."""
-        for first in range(0, count, self.streamed):
+        for first in range(0, count, self.neon.together):
             if first:
-                self.part()
-            yield from self.weights.take(min(self.streamed, count - first))
+                self.weights.wait(self.acc, self.sums)
+            yield from self.weights.take(min(self.neon.together, count - first))
 
     def pixels(self, at: int, count: int) -> list[list[Vector]]:
         """``count`` vectors of each pixel."""
@@ -117,7 +118,7 @@ class Tile(ABC):
     def read(self, table: Any, first: Any, count: int) -> list[Vector]:
         """``count`` vectors of an int32 table."""
         self.table.begin(table, first)
-        part(table, 0, self.table)
+        self.table.hide()
         return [T.bind(T.reinterpret(self.table.look(16 * i), dtype="int32x4")) for i in range(count)]
 
     def finish_fours(

@@ -15,6 +15,7 @@ from tvm.script.ir_builder import tirx as T
 
 from qcc.lower.kernel import Kernel, View
 from qcc.schedule.neon_instructions import Neon, Vector, intrinsic
+from qcc.schedule.neon_loads import helpers
 
 
 @contextmanager
@@ -26,7 +27,7 @@ def function(kernel: Kernel, neon: Neon, sums: int) -> Iterator[dict[str, Any]]:
         with T.sblock("root"):
             T.reads()
             T.writes()
-            with T.attr(tirx.const(0, "int32"), "pragma_import_llvm", neon.helpers(sums)):
+            with T.attr(tirx.const(0, "int32"), "pragma_import_llvm", helpers(neon, sums)):
                 yield buffers
 
 
