@@ -69,7 +69,7 @@ class Target(_Table):
     """CPU flags as in /proc/cpuinfo, all of which the machine must have."""
     emit: Literal["library", "c"] = "library"
     """What is made: a shared library, or C99 source for a microcontroller's firmware."""
-    family: Literal["vnni", "avx2", "c99", "dsp", "mve", "neon", "neon32"]
+    family: Literal["amx", "vnni", "avx2", "c99", "dsp", "mve", "neon", "neon32"]
     """The module of schedules in ``qcc.schedule``."""
     storage: Literal["uint8", "int8"]
     """How int8 activations are kept in memory: as they are, or as q + 128."""
@@ -77,6 +77,8 @@ class Target(_Table):
     """int32 elements of a vector."""
     dot: int = Field(ge=1, le=64)
     """Products that one instruction adds into an int32 lane."""
+    rows: int = Field(1, ge=1, le=64)
+    """Pixels that one instruction multiplies with such a vector of weights."""
     accumulators: int = Field(ge=1, le=256)
     """Vectors of sums that a register tile may hold: the registers, less those for operands."""
     requant_shift: Literal[31, 32]
@@ -93,6 +95,16 @@ class Target(_Table):
     def halos(self) -> bool:
         """Whether images are kept with their padding around them: it costs memory and saves conditions."""
         return self.emit == "library"
+
+    @property
+    def products(self) -> int:
+        """Products in a cycle, roughly: an instruction with many rows takes one for each, and pairs with no other."""
+        return self.lanes * self.dot * max(1, self.rows // 4)
+
+    @property
+    def permission(self) -> bool:
+        """Whether a process must ask the system before it uses all of the target's registers."""
+        return self.family == "amx"
 
     @staticmethod
     def load(name: str | Path) -> Target:
@@ -151,7 +163,7 @@ def host_target() -> Target:
     if not fitting:
         raise TargetError(f"no shipped target runs on this machine ({platform.machine()})",
                           hint="choose one with --target to compile for another machine: " + ", ".join(known_targets()))
-    return max(fitting, key=lambda t: (t.lanes * t.dot, t.name))
+    return max(fitting, key=lambda t: (t.rows * t.lanes * t.dot, t.name))
 
 
 def _read(path: Path) -> Target:

@@ -13,26 +13,17 @@ from typing import Any
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
-from qcc.lower.kernel import Kernel, View
+from qcc.lower.kernel import Kernel
+from qcc.schedule import intrinsic as tir
 from qcc.schedule.neon_instructions import Neon, Vector, intrinsic
 from qcc.schedule.neon_loads import helpers
 
 
 @contextmanager
 def function(kernel: Kernel, neon: Neon, sums: int) -> Iterator[dict[str, Any]]:
-    """A function under construction: gives its parameters, flat buffers by operand key. ``sums``: of its tiles."""
-    with T.prim_func(s_tir=True):
-        T.func_name("main")
-        buffers = {o.key: T.arg(o.key, T.Buffer((_reach(o.view),), o.view.dtype)) for o in kernel.operands}
-        with T.sblock("root"):
-            T.reads()
-            T.writes()
-            with T.attr(tirx.const(0, "int32"), "pragma_import_llvm", helpers(neon, sums)):
-                yield buffers
-
-
-def _reach(view: View) -> int:
-    return sum((extent - 1) * stride for extent, stride in zip(view.shape, view.strides, strict=True)) + 1
+    """``tir.function`` with the helpers of ``neon_loads``; ``sums``: of its tiles."""
+    with tir.function(kernel) as buffers, T.attr(tirx.const(0, "int32"), "pragma_import_llvm", helpers(neon, sums)):
+        yield buffers
 
 
 def load(buffer: Any, offset: Any, lanes: int = 16) -> Vector:
