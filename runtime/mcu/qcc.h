@@ -130,6 +130,16 @@ static inline void qcc_copy(int8_t *to, const int8_t *from, int32_t count)
         const mve_pred16_t inside = vctp8q((uint32_t)count & 15U);
         vstrbq_p_s8(to, vldrbq_z_s8(from, inside), inside);
     }
+#elif QCC_DSP
+    int32_t i = 0;
+    for (; i <= (count - 4); i += 4) {
+        int32_t word;
+        (void)memcpy(&word, &from[i], 4); /* a load: the processor allows any address */
+        (void)memcpy(&to[i], &word, 4);
+    }
+    for (; i < count; ++i) {
+        to[i] = from[i];
+    }
 #else
     (void)memcpy(to, from, (size_t)count);
 #endif

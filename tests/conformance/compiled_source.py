@@ -38,7 +38,7 @@ class SourceMachine(Machine):
             else:
                 pointers.append(int(next(left).ctypes.data))
         pointers += [int(w.ctypes.data) + GUARD for w in work]
-        self.library[built.symbol](*map(ctypes.c_void_p, pointers))
+        self.library[built.symbol](*map(ctypes.c_void_p, pointers), *map(ctypes.c_int32, built.numbers))
         for old, new in zip(before, work, strict=True):
             inside = slice(GUARD, len(new) - GUARD)
             old[inside] = new[inside]

@@ -179,10 +179,11 @@ def _run(p: Package, constants: Constants) -> Iterator[str]:
 def _arguments(p: Package, constants: Constants, names: dict[tuple[str, int], str], call: Call) -> Iterator[str]:
     for operand, arg in zip(call.kernel.operands, call.args, strict=True):
         yield _argument(p, constants, names, operand, arg)
-    offset = p.arena.offsets.get(work_name(call.node), 0)
-    for _, dtype, nbytes in p.built[call.kernel.digest].work:
+    offset, built = p.arena.offsets.get(work_name(call.node), 0), p.built[call.kernel.digest]
+    for _, dtype, nbytes in built.work:
         yield _arena(offset, dtype, "")
         offset += -(-nbytes // WORK_ALIGNMENT) * WORK_ALIGNMENT
+    yield from map(str, built.numbers)
 
 
 def work_bytes(p_built: Any, calls: list[Call]) -> dict[str, int]:

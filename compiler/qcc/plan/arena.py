@@ -24,10 +24,16 @@ class Block:
     nbytes: int
     first: int
     last: int
+    over: str | None = None
+    """A block that ends at ``first``: the two may lie over each other if they begin at the same offset."""
 
     def meets(self, other: Block) -> bool:
         """Whether both are needed at some step."""
         return self.first <= other.last and other.first <= self.last
+
+    def may_cover(self, other: Block) -> bool:
+        """Whether they may begin at the same offset although they meet."""
+        return self.over == other.name or other.over == self.name
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,10 @@ def plan_arena(layout: Layout, work: Mapping[str, int] | None = None) -> Arena:
     ``work`` are bytes that a node wants while it runs, by its output; their buffer's name is that of ``work_name``.
     """
     unit, spans = layout.target.alignment, layout.lifetimes().items()
-    blocks = [Block(name, -(-layout.buffers[name].nbytes // unit) * unit, *span) for name, span in spans]
+    places, nodes = layout.places, layout.graph.node_of()
+    over = {places[y].buffer: places[nodes[y].inputs["x"]].buffer for y in layout.overlays}
+    sizes = {name: -(-layout.buffers[name].nbytes // unit) * unit for name, _ in spans}
+    blocks = [Block(name, sizes[name], *span, over.get(name)) for name, span in spans]
     for step, node in enumerate(layout.graph.nodes):
         if work and node.output in work:
             blocks.append(Block(work_name(node.output), -(-work[node.output] // unit) * unit, step, step))
@@ -68,7 +77,7 @@ def pack(blocks: Iterable[Block]) -> Arena:
         sorted(items, key=lambda b: (b.first - b.last, -b.nbytes)),
         sorted(items, key=lambda b: (b.first, -b.nbytes)),
     ]
-    neighbours = {b.name: [o.name for o in items if o is not b and o.meets(b)] for b in items}
+    neighbours = {b.name: {o.name: o.may_cover(b) for o in items if o is not b and o.meets(b)} for b in items}
     tried = [(order, first_fit(order, neighbours)) for order in orders]
     best, offsets = min(tried, key=lambda pair: _height(items, pair[1]))
     height, rng = _height(items, offsets), random.Random(0)
@@ -86,24 +95,37 @@ def pack(blocks: Iterable[Block]) -> Arena:
     return Arena({b.name: b for b in items}, offsets, height, bound)
 
 
-def first_fit(order: Iterable[Block], neighbours: Mapping[str, list[str]]) -> dict[str, int]:
-    """Each block in turn at the lowest offset where it meets no neighbour placed before."""
+def first_fit(order: Iterable[Block], neighbours: Mapping[str, Mapping[str, bool]]) -> dict[str, int]:
+    """Each block in turn at the lowest offset where it meets no neighbour placed before.
+
+    Neighbours by block, with whether the two may begin at the same offset.
+    """
     placed: dict[str, tuple[int, int]] = {}
     for block in order:
+        beside = sorted((*placed[n], may_cover) for n, may_cover in neighbours[block.name].items() if n in placed)
         offset = 0
-        for begin, end in sorted(placed[n] for n in neighbours[block.name] if n in placed):
+        for begin, end, _ in beside:
             if begin - offset >= block.nbytes:
                 break
             offset = max(offset, end)
+        for begin, _, may_cover in beside:
+            clear = all(e <= begin or begin + block.nbytes <= b or (c and b == begin) for b, e, c in beside)
+            if may_cover and begin < offset and clear:
+                offset = begin
         placed[block.name] = offset, offset + block.nbytes
     return {name: begin for name, (begin, _) in placed.items()}
 
 
 def lower_bound(blocks: Iterable[Block]) -> int:
     """The largest sum of bytes needed at one step: no packing is smaller."""
-    items = list(blocks)
-    steps = {b.first for b in items}
-    return max((sum(b.nbytes for b in items if b.first <= step <= b.last) for step in steps), default=0)
+    items = {b.name: b for b in blocks}
+
+    def needed(step: int) -> int:
+        alive = {b.name: b for b in items.values() if b.first <= step <= b.last}
+        shared = (min(b.nbytes, alive[b.over].nbytes) for b in alive.values() if b.first == step and b.over in alive)
+        return sum(b.nbytes for b in alive.values()) - sum(shared)
+
+    return max(map(needed, {b.first for b in items.values()}), default=0)
 
 
 def _height(blocks: Iterable[Block], offsets: Mapping[str, int]) -> int:
