@@ -1,7 +1,7 @@
 """Kernel → C source: TVM's C code generation on functions with plain pointers, made readable.
 
 What remains of TVM's text is the body: its headers and macros go, arithmetic that needs 64 bits or conditions becomes
-calls of functions in ``qcc.h``, parameters become const where they are read, and arrays above a few words become
+calls of functions in ``runtime/mcu``, parameters become const where they are read, and arrays above a few words become
 parameters too (``work``), so that a kernel needs little stack.
 """
 

@@ -126,8 +126,8 @@ def build(graph: Graph, d: Description, folder: Path, *, host: Target | None = N
 def _manifest(graph: Graph, parts: Split, program: Program, t: Timeline, remarks: Sequence[str],
               host: str | None) -> dict[str, Any]:
     from qcc import __version__
-    from qcc.emit.manifest import FORMAT
     from qcc.emit.package import edges, identifier
+    from qcc.runtime import FORMAT
 
     found: dict[str, list[dict[str, Any]]] = {"input": [], "output": []}
     for kind, _, value, q in edges(graph):

@@ -1,4 +1,4 @@
-"""Building blocks of kernels that become C source: typed pointers, named scalars, calls of functions in ``qcc.h``."""
+"""Building blocks of kernels that become C source: typed pointers, named scalars, calls of ``runtime/mcu``."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def branch(condition: Expr, then: Callable[[], None], otherwise: Callable[[], No
 
 
 def call(name: str, *arguments: Expr, dtype: str = "void") -> Expr:
-    """A call of a function in ``qcc.h``."""
+    """A call of a function in ``runtime/mcu``."""
     return tirx.call_extern(dtype, name, *(tirx.const(a, "int32") if isinstance(a, int) else a for a in arguments))
 
 
