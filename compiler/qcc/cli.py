@@ -155,12 +155,20 @@ def bench(folder: Path, threads: int, seconds: float, layers: bool) -> None:
 
 @main.command()
 @FOLDER
-def inspect(folder: Path) -> None:
+@click.option("--svg", type=click.Path(path_type=Path), help="The .svg file to write: the arena, buffers over layers.")
+def inspect(folder: Path, svg: Path | None) -> None:
     """Show the layers of the compiled model in FOLDER, its sizes, and its arena."""
     from qcc import report
+    from qcc.arena_svg import arena_svg
+    from qcc.errors import ArtifactError
     from qcc.runtime import read_manifest
 
     manifest = read_manifest(folder)
+    if svg is not None:
+        try:
+            svg.write_text(arena_svg(manifest), encoding="utf-8")
+        except OSError as error:
+            raise ArtifactError(f"the picture cannot be written ({error.strerror})", where=str(svg)) from error
     report.layers(manifest)
     report.arena(manifest)
     report.summary(manifest, folder)

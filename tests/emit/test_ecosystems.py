@@ -8,7 +8,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import yaml
 
 from integer_programs import Builder, random_inputs
 from qcc import pipeline
@@ -58,8 +57,8 @@ def test_zephyr(tmp_path: Path) -> None:
     folder = made("zephyr", tmp_path)
     assert files(folder) == {"zephyr/module.yml", "CMakeLists.txt", "Kconfig", *(f"src/{n}" for n in INSIDE),
                              *(f"include/{n}" for n in PUBLIC)}  # fmt: skip
-    module = yaml.safe_load((folder / "zephyr" / "module.yml").read_text())
-    assert module == {"name": "net", "build": {"cmake": ".", "kconfig": "Kconfig"}}
+    module = (folder / "zephyr" / "module.yml").read_text()
+    assert module == "name: net\nbuild:\n  cmake: .\n  kconfig: Kconfig\n"
     cmake = (folder / "CMakeLists.txt").read_text()
     assert cmake.startswith("if(CONFIG_NET)\n")
     for source in re.findall(r"zephyr_library_sources\((.*)\)", cmake)[0].split():
@@ -125,9 +124,9 @@ def test_espidf(tmp_path: Path) -> None:
     assert said
     assert all((folder / s.strip('"')).is_file() for s in said[1].split())
     assert (said[2], said[3]) == ("include", "src")
-    component = yaml.safe_load((folder / "idf_component.yml").read_text())
-    assert component["version"] == "1.0.0"
-    assert component["dependencies"]["idf"] == ">=5.0"
+    component = (folder / "idf_component.yml").read_text()
+    assert re.search(r'^version: "\d+\.\d+\.\d+"$', component, re.M)
+    assert re.search(r'^dependencies:\n  idf: ">=5.0"$', component, re.M)
 
 
 def test_only_for_microcontrollers() -> None:

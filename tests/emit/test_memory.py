@@ -63,8 +63,9 @@ def test_random_programs(seed: int, tmp_path: Path) -> None:
 def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     with pytest.raises(TargetError) as caught:
         pipeline.build(chain(), with_memory(sram=2000), tmp_path / "out", jobs=1)
-    said = re.search(r"needs ([\d,]+) bytes of memory 'sram', which has 2,000: ([\d,]+) too few; most at '(\w+)' "
-                     r"\(conv2d\), where the largest tensor is '(\w+)' with ([\d,]+) bytes", str(caught.value))  # fmt: skip
+    form = (r"needs ([\d,]+) bytes of memory 'sram', which has 2,000: ([\d,]+) too few; most at '(\w+)' \(conv2d\), "
+            r"where the largest tensor is '(\w+)' with ([\d,]+) bytes")  # fmt: skip
+    said = re.search(form, str(caught.value))
     assert said, str(caught.value)
     needed, short = (int(n.replace(",", "")) for n in said.groups()[:2])
     assert needed - short == 2000

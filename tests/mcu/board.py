@@ -110,7 +110,6 @@ def missing(*names: str) -> list[str]:
 def run(folder: Path, inputs: Mapping[str, NDArray[Any]], board: Board, work: Path, optimize: str = "-O2") -> Run:
     """One inference of the artifact in ``folder`` on ``board``."""
     manifest = read_manifest(folder)
-    prefix = manifest["prefix"]
     work.mkdir(parents=True, exist_ok=True)
     write_main(manifest, inputs, work)
     image = build(folder, manifest, board, work, [optimize])
@@ -199,7 +198,8 @@ def build(folder: Path, manifest: Mapping[str, Any], board: Board, work: Path, o
 def emulate(board: Board, image: Path) -> str:
     """What the program and the plugin print."""
     done = subprocess.run(
-        [board.tools.qemu, "-M", board.machine, *board.tools.emulate, "-nographic", "-monitor", "none", "-serial", "none", "-semihosting-config",
+        [board.tools.qemu, "-M", board.machine, *board.tools.emulate, "-nographic",
+         "-monitor", "none", "-serial", "none", "-semihosting-config",
          "enable=on,target=native", "-plugin", str(plugin()), "-kernel", str(image)],
         capture_output=True, text=True, timeout=300, check=False)  # fmt: skip
     said = done.stdout + done.stderr

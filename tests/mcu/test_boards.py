@@ -20,7 +20,7 @@ MODELS = {"digits": ["cortex-m0plus", "cortex-m4", "cortex-m7", "cortex-m33", "c
           "mnist_cnn": ["cortex-m0plus", "cortex-m4", "cortex-m55", "riscv32"],
           "resnet20_cifar10": ["cortex-m4", "cortex-m55", "riscv32"]}  # fmt: skip
 LIBRARY_STACK = 32
-"""Bytes that functions of the C library and the compiler (memcpy, 64-bit products) may take on top of the stack that README.md promises."""
+"""Bytes that functions of the C library and the compiler (memcpy, 64-bit products) take beyond what README.md says."""
 ROOT = Path(__file__).parents[2]
 
 

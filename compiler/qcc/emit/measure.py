@@ -30,7 +30,7 @@ class Sizes:
 
 
 def measure(sources: Sequence[Path], includes: Sequence[Path], target: Target, entry: str) -> Sizes | None:
-    """Sizes of the ``sources`` for code and constants, with the target's flags; None without a compiler, or if it fails.
+    """Sizes of the ``sources`` (code, constants) with the target's flags; None without a compiler, or if it fails.
 
     The stack is that of ``entry`` and what it calls; functions of the C library come on top.
     """

@@ -58,8 +58,8 @@ def readme(p: Package, source: ModelSource, sizes: Sizes | None, use: str) -> st
     lines += [*arrays, "", call, "```", ""]
     edges = [(kind, v) for kind, _, v, _ in p.edges() if offset_in_arena(p, v) is not None]
     if edges:
-        lines += [f"`{p.prefix}_{edges[0][0]}_in_place(&context)` and its like point into that memory: an input that is",
-                  "written there needs no array of its own and is not copied; an output stays there until the next run.",
+        lines += [f"`{p.prefix}_{edges[0][0]}_in_place(&context)` and its like point into that memory: an input that",
+                  "is written there needs no array of its own and is not copied; an output stays until the next run.",
                   ""]  # fmt: skip
     lines += [f"`{p.prefix}_quantize_input` and `{p.prefix}_dequantize_output` convert from and to real numbers.",
               f"Define `QCC_PROFILE` and a function `{p.prefix}_layer_done` to time the layers.", "",

@@ -111,7 +111,7 @@ def build(graph: Graph, d: Description, folder: Path, *, host: Target | None = N
         (new / "report.txt").write_text(report.as_text(t))
         (new / "report.json").write_text(json.dumps(report.as_dict(t), indent=1) + "\n")
         (new / "trace.json").write_text(json.dumps(report.chrome_trace(t)) + "\n")
-        (new / "timeline.svg").write_text(report.svg(t))
+        (new / "timeline.svg").write_text(report.timeline_svg(t))
         save(graph, new)
         after = parts.host_graph()
         if host is not None and after is not None:
