@@ -58,6 +58,13 @@ class Run(_Table):
     command: list[str] = []
 
 
+class Memory(_Table):
+    """A region of RAM in which C code for a microcontroller works: its pointer in the context, and its budget."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    bytes: int = Field(ge=1)
+
+
 class Target(_Table):
     """One kind of machine. Every target computes the same bytes; these fields say how."""
 
@@ -90,6 +97,10 @@ class Target(_Table):
     """None: there are no objects, only source."""
     link: Link
     run: Run = Run()
+    memory: list[Memory] = []
+    """Regions of a microcontroller's RAM, the fastest first. Empty: one, ``arena``, of any size."""
+    flash: int | None = Field(None, ge=1)
+    """Bytes of a microcontroller's flash that the model may take. None: any."""
 
     @property
     def halos(self) -> bool:
@@ -124,7 +135,8 @@ class Target(_Table):
 
     def codegen_key(self) -> dict[str, Any]:
         """Everything that object code depends on, for the cache: JSON values."""
-        return self.model_dump(exclude={"name", "description", "arch", "requires", "link", "run"})
+        outside = {"name", "description", "arch", "requires", "link", "run", "memory", "flash"}
+        return self.model_dump(exclude=outside)
 
     def missing(self) -> list[str]:
         """What this machine lacks to run code for the target; source is compiled for any."""
@@ -175,9 +187,14 @@ def _read(path: Path) -> Target:
     except tomllib.TOMLDecodeError as error:
         raise TargetError(f"not valid TOML: {error}", where=str(path), hint="see targets/*.toml") from error
     try:
-        return Target.model_validate(table)
+        target = Target.model_validate(table)
     except ValidationError as error:
         raise _explain(error, path) from error
+    names = [region.name for region in target.memory]
+    if len(set(names)) != len(names) or "user" in names:
+        raise TargetError(f"the regions of memory are named {', '.join(names)}", where=str(path),
+                          hint="give each [[memory]] a name of its own, other than 'user'")
+    return target
 
 
 def _explain(error: ValidationError, path: Path) -> TargetError:
@@ -188,8 +205,9 @@ def _explain(error: ValidationError, path: Path) -> TargetError:
     if first["type"] == "extra_forbidden":
         model: Any = Target
         for table in tables:
-            annotation = model.model_fields[table].annotation
-            model = next((a for a in get_args(annotation) if a is not type(None)), annotation)
+            if not table.isdigit():
+                annotation = model.model_fields[table].annotation
+                model = next((a for a in get_args(annotation) if a is not type(None)), annotation)
         return TargetError(f"unknown key '{dotted}'", where=where, hint="known keys: " + ", ".join(model.model_fields))
     if first["type"] == "missing":
         return TargetError(f"key '{dotted}' is missing", where=where, hint="see targets/*.toml for an example")

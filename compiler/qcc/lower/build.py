@@ -23,7 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 import platformdirs
 
+from qcc.lower.columns import NUMBERS
 from qcc.lower.kernel import Kernel
+from qcc.lower.share import share
 
 if TYPE_CHECKING:
     from qcc.target import Target
@@ -33,13 +35,15 @@ if TYPE_CHECKING:
 class Built:
     """An object file (C text for targets that get source), its function, and the extent of the outermost loop.
 
-    ``work`` are (name, dtype, bytes) of memory that a C function wants by its last parameters.
+    A C function's parameters after the operands are ``work``, (name, dtype, bytes) of memory that it wants, and then
+    ``numbers``, what it has to be told where several kernels share it.
     """
 
     symbol: str
     object: Path
     extent: int
     work: tuple[tuple[str, str, int], ...] = ()
+    numbers: tuple[int, ...] = ()
 
 
 def cache_folder() -> Path:
@@ -76,15 +80,20 @@ def build_kernels(
     folder = cache_folder() / "objects"
     folder.mkdir(parents=True, exist_ok=True)
     distinct = {k.digest: k for k in kernels}
-    paths = {digest: folder / _key(k, target) for digest, k in distinct.items()}
-    missing = [(k, paths[d]) for d, k in distinct.items() if not paths[d].with_suffix(".json").exists()]
+    shared = share(distinct.values(), NUMBERS if target.emit == "c" else {})
+    paths = {k.digest: folder / _key(k, target) for k, _ in shared.values()}
+    missing = {k.digest: (k, paths[k.digest]) for k, _ in shared.values()
+               if not paths[k.digest].with_suffix(".json").exists()}  # fmt: skip
     if missing:
-        _compile_all(missing, target, jobs or os.cpu_count() or 1, progress or (lambda done, total: None))
+        ignored: Callable[[int, int], None] = lambda done, total: None  # noqa: E731
+        _compile_all(list(missing.values()), target, jobs or os.cpu_count() or 1, progress or ignored)
     built = {}
-    for digest, path in paths.items():
+    for digest, (kernel, numbers) in shared.items():
+        path = paths[kernel.digest]
         facts = json.loads(path.with_suffix(".json").read_text())
-        work = tuple((str(n), str(t), int(b)) for n, t, b in facts["work"])
-        built[digest] = Built(facts["symbol"], path.with_suffix(_suffix(target)), facts["extent"], work)
+        own = dict(distinct[digest].params).get("work")
+        work = tuple((str(n), str(t), int(b)) for n, t, b in (facts["work"] if own is None else own))
+        built[digest] = Built(facts["symbol"], path.with_suffix(_suffix(target)), facts["extent"], work, numbers)
     return built
 
 
