@@ -27,8 +27,8 @@ from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e, 
 import qcc
 from qcc.torch import QccQuantizer
 
-EPOCHS, QAT_EPOCHS, BATCH, RATE = 30, 20, 64, 3e-3
-SPREAD = 6
+EPOCHS, QAT_EPOCHS, BATCH, RATE = 15, 10, 64, 3e-3
+SPREAD = 5
 """The channels' scales go from 2^-SPREAD to 2^SPREAD."""
 
 Program = Callable[[np.ndarray], np.ndarray]
@@ -131,6 +131,7 @@ def main() -> None:
     options.add_argument("--reference", action="store_true", help="run the integer programs in NumPy")
     reference = options.parse_args().reference
     torch.manual_seed(0)
+    torch.set_num_threads(1)  # layers this small wait for other threads longer than they compute
     digits = load_digits()
     order = np.random.default_rng(0).permutation(len(digits.target))
     images = torch.tensor(digits.images[order, None] / 16, dtype=torch.float32)

@@ -39,10 +39,11 @@ def layer_distances(converted: Any, inputs: tuple[Any, ...]) -> dict[str, float]
         if node.op != "fake_quant":
             continue
         (name,) = {v for v in recorder.values if node.source.endswith(f"'{v}'")} or {""}
-        q = integer.types.get(node.inputs["x"])
+        value = f"{node.output}.int8" if node.output in graph.outputs else node.inputs["x"]
+        q = integer.types.get(value)
         if name and q is not None and q.qparams is not None:
             levels = recorder.values[name]
-            known[node.inputs["x"]] = np.asarray(levels.transpose(0, 2, 3, 1) if levels.ndim == 4 else levels)
+            known[value] = np.asarray(levels.transpose(0, 2, 3, 1) if levels.ndim == 4 else levels)
     for value in [v for v in graph.inputs if v in known]:
         users = [n.output for n in integer.nodes if n.inputs.get("x") == value]
         known[users[0]] = known.pop(value)
