@@ -94,6 +94,5 @@ def digits() -> Iterator[Case]:
 
 def cases(data: Path, evaluation: Any) -> Iterator[Case]:
     torch.manual_seed(0)
-    torch.set_num_threads(1)
     yield from resnet20(data, evaluation)
     yield from digits()

@@ -14,6 +14,8 @@ from qcc.frontend.torch import exported
 from qcc.ir.graph import Graph
 from qcc.ops import OPS
 
+torch.set_num_threads(1)  # tests run beside each other, and small layers wait for threads longer than they compute
+
 
 class Block(nn.Module):
     """Two convolutions beside a shortcut that drops rows and pads channels."""
