@@ -46,12 +46,14 @@ def main() -> None:
 @click.option("--host", help="Target for what an accelerator cannot compute  [default: such nodes are errors]")
 @click.option("--records", type=click.Path(path_type=Path),
               help="Tuning records to compile by  [default: those that come with qcc]")
+@click.option("--package", type=click.Choice(["cmake", "zephyr", "arduino", "espidf"]),
+              help="The kind of firmware project that C source is for  [default: cmake]")
 @click.option("--stop-after", type=click.Choice(["import", "simplify", "quantize"]),
               help="Print the graph after this stage, and compile nothing.")
 def compile_command(
     model: Path, target: str, calib: Path | None, output: Path | None, name: str | None,
     io: Literal["float", "int8"] | None, jobs: int | None, dump_ir: Path | None, host: str | None,
-    records: Path | None, stop_after: str | None,
+    package: str | None, records: Path | None, stop_after: str | None,
 ) -> None:  # fmt: skip
     """Compile an ONNX or TFLite MODEL into a library, its header, and a manifest."""
     from qcc import pipeline, report
@@ -64,7 +66,7 @@ def compile_command(
                 return
     folder = output or Path("build") / model.stem
     made = pipeline.compile(model, target=target, calib=calib, out=folder, name=name, io=io, jobs=jobs, dump_ir=dump_ir,
-                            host=host, records=records)
+                            host=host, package=package, records=records)
     report.summary(made.manifest, folder)
 
 
@@ -156,12 +158,20 @@ def bench(folder: Path, threads: int, seconds: float, layers: bool) -> None:
 
 @main.command()
 @FOLDER
-def inspect(folder: Path) -> None:
+@click.option("--svg", type=click.Path(path_type=Path), help="The .svg file to write: the arena, buffers over layers.")
+def inspect(folder: Path, svg: Path | None) -> None:
     """Show the layers of the compiled model in FOLDER, its sizes, and its arena."""
     from qcc import report
+    from qcc.arena_svg import arena_svg
+    from qcc.errors import ArtifactError
     from qcc.runtime import read_manifest
 
     manifest = read_manifest(folder)
+    if svg is not None:
+        try:
+            svg.write_text(arena_svg(manifest), encoding="utf-8")
+        except OSError as error:
+            raise ArtifactError(f"the picture cannot be written ({error.strerror})", where=str(svg)) from error
     report.layers(manifest)
     report.arena(manifest)
     report.summary(manifest, folder)
@@ -206,7 +216,7 @@ def sweep(model: Path, target: str, vary: tuple[str, ...], calib: Path | None, p
         plot.write_text(scatter(shown, "on-chip memory, MiB", "latency, ms"))
 
 
-class _Duration(click.ParamType):
+class _Duration(click.ParamType):  # type: ignore[type-arg]
     """Seconds; ``90s``, ``10m`` or ``2h``."""
 
     name = "duration"

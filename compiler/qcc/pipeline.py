@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qcc.errors import CalibrationError, QccError
+from qcc.errors import CalibrationError, QccError, TargetError
 from qcc.ir.graph import Graph
 from qcc.ir.text import show
 from qcc.ir.verify import verify
@@ -48,7 +48,8 @@ def compile(
     model: Any, *, target: str | Path | Target | Description = "host", calib: Any = None,
     out: str | Path | None = None, name: str | None = None, io: Io | None = None, method: str = "mse",
     jobs: int | None = None, dump_ir: str | Path | None = None, progress: bool | None = None,
-    example_inputs: Any = None, host: str | Path | Target | None = None, records: str | Path | None = None,
+    example_inputs: Any = None, host: str | Path | Target | None = None, package: str | None = None,
+    records: str | Path | None = None,
 ) -> Model | NpuModel:
     """Compile a model into a library for ``target``, or into an accelerator's program, and load it.
 
@@ -61,12 +62,16 @@ def compile(
     ranges are chosen
     (``quantize.observers.METHODS``). ``jobs``: processes that build kernels. ``dump_ir``: a folder for the graph after
     each stage. ``progress``: bars on stderr (None: where that is a terminal). ``host``: with an accelerator, the target
-    for nodes that it cannot compute. ``records``: a file that ``qcc tune`` wrote (None: those that come with qcc).
-    Raises ``QccError``.
+    for nodes that it cannot compute. ``package``: the kind of firmware project that C source is for
+    (``emit.ecosystems``). ``records``: a file that ``qcc tune`` wrote (None: those that come with qcc). Raises
+    ``QccError``.
     """
     from qcc.emit.library import check_output
 
     chosen = load_target(target)
+    if package is not None and not (isinstance(chosen, Target) and chosen.emit == "c"):
+        raise TargetError(f"there are no {package} packages for {chosen.name}: it does not get C source",
+                          hint="choose a microcontroller, or leave --package out")
     helper = Target.load(host) if host is not None and not isinstance(host, Target) else host
     io = io or ("int8" if isinstance(chosen, Target) and chosen.emit == "c" else "float")
     if out is not None:
@@ -81,7 +86,8 @@ def compile(
 
     def made_in(folder: Path) -> Model | NpuModel:
         if isinstance(chosen, Target):
-            return build(graph, chosen, folder, jobs=jobs, progress=progress, remarks=remarks, records=records)
+            return build(graph, chosen, folder, jobs=jobs, progress=progress, remarks=remarks, package=package,
+                         records=records)  # fmt: skip
         from qcc.npu.artifact import build as build_npu
 
         return build_npu(graph, chosen, folder, host=helper, jobs=jobs, remarks=remarks)
@@ -163,7 +169,7 @@ def export(
 
 def build(
     graph: Graph, target: Target, folder: Path, *, jobs: int | None = None, progress: bool | None = None,
-    remarks: list[str] | None = None, records: str | Path | None = None,
+    remarks: list[str] | None = None, package: str | None = None, records: str | Path | None = None,
 ) -> Model:
     """Lay out, lower, build and emit an integer program into ``folder``; load the result.
 
@@ -173,7 +179,7 @@ def build(
     from qcc.emit.csource import work_bytes
     from qcc.emit.library import emit_library
     from qcc.emit.package import Package
-    from qcc.plan.arena import plan_arena
+    from qcc.plan.arena import count_touches, plan_arena
     from qcc.plan.layout import plan_layout
     from qcc.remote import RemoteModel
     from qcc.runtime import Model
@@ -182,9 +188,12 @@ def build(
     calls = lower(graph, layout)
     remarks = [] if remarks is None else remarks
     built = _build(calls, target, jobs, progress, _decisions(calls, target, records, remarks))
-    arena = plan_arena(layout, work_bytes(built, calls))
-    package = Package(graph.name, graph, layout, arena, calls, built, target, tuple(remarks))
-    (emit_c if target.emit == "c" else emit_library)(package, folder)
+    arena = plan_arena(layout, work_bytes(built, calls), count_touches(calls))
+    made = Package(graph.name, graph, layout, arena, calls, built, target, tuple(remarks))
+    if target.emit == "c":
+        emit_c(made, folder, package or "cmake")
+    else:
+        emit_library(made, folder)
     return RemoteModel(folder) if target.missing() else Model(folder)
 
 

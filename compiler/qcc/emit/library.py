@@ -95,7 +95,8 @@ def replacing(folder: Path) -> Iterator[Path]:
 def _link(target: Target, sources: list[str], work: Path, library: Path) -> None:
     """Compile the entry and link it with the kernels; the working folder holds the weights."""
     options = ["-Wl,--as-needed", "-Wl,--version-script=exports.map", "-Wl,-z,noexecstack"]
-    call_tool([*compiler_command(target), "-shared", "-fPIC", *sources, *_threads(target), "-o", str(library), *options], work)
+    call_tool([*compiler_command(target), "-shared", "-fPIC", *sources, *_threads(target), "-o", str(library), *options],
+              work)  # fmt: skip
 
 
 def _archive(package: Package, sources: list[str], work: Path, library: Path) -> None:
@@ -112,7 +113,8 @@ def _link_runner(package: Package, static: Path, work: Path, program: Path) -> N
     """The program around the static library that ``qcc.remote`` talks to; it needs no shared library of its machine."""
     names = [f"-Dmodel_{name}={package.prefix}_{name}" for name in ("run", "set_threads", "set_hook", "arena")]
     source = str(data_folder("runtime") / "runner.c")
-    call_tool([*compiler_command(package.target), *names, "-static", source, str(static), "-pthread", "-o", str(program)], work)
+    call_tool([*compiler_command(package.target), *names, "-static", source, str(static), "-pthread", "-o",
+               str(program)], work)  # fmt: skip
 
 
 def compiler_command(target: Target) -> list[str]:

@@ -23,7 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 import platformdirs
 
+from qcc.lower.columns import NUMBERS
 from qcc.lower.kernel import Kernel
+from qcc.lower.share import share
 from qcc.schedule.decide import Decide
 
 if TYPE_CHECKING:
@@ -34,13 +36,15 @@ if TYPE_CHECKING:
 class Built:
     """An object file (C text for targets that get source), its function, and the extent of the outermost loop.
 
-    ``work`` are (name, dtype, bytes) of memory that a C function wants by its last parameters.
+    A C function's parameters after the operands are ``work``, (name, dtype, bytes) of memory that it wants, and then
+    ``numbers``, what it has to be told where several kernels share it.
     """
 
     symbol: str
     object: Path
     extent: int
     work: tuple[tuple[str, str, int], ...] = ()
+    numbers: tuple[int, ...] = ()
 
 
 def cache_folder() -> Path:
@@ -94,19 +98,35 @@ def build_kernels(
 
     ``progress(done, total)`` counts the kernels to be compiled. ``chosen`` are decisions by ``Kernel.digest``.
     """
-    variants = {k.digest: Variant.of(k, (chosen or {}).get(k.digest)) for k in kernels}
-    missing = [v for v in variants.values() if not v.path(target).with_suffix(".json").exists()]
+    distinct = {k.digest: k for k in kernels}
+    planned = plan_variants(distinct.values(), target, chosen)
+    missing = {v.digest: v for v, _ in planned.values() if not v.path(target).with_suffix(".json").exists()}
     if missing:
-        _compile_all(missing, target, jobs or os.cpu_count() or 1, progress or (lambda done, total: None))
-    return {digest: built(variant, target) for digest, variant in variants.items()}
+        ignored: Callable[[int, int], None] = lambda done, total: None  # noqa: E731
+        _compile_all(list(missing.values()), target, jobs or os.cpu_count() or 1, progress or ignored)
+    built = {}
+    for digest, kernel in distinct.items():
+        variant, numbers = planned[digest]
+        path = variant.path(target)
+        facts = json.loads(path.with_suffix(".json").read_text())
+        own = dict(kernel.params).get("work")
+        work = tuple((str(n), str(t), int(b)) for n, t, b in (facts["work"] if own is None else own))
+        built[digest] = Built(facts["symbol"], path.with_suffix(_suffix(target)), facts["extent"], work, numbers)
+    return built
 
 
-def built(variant: Variant, target: Target) -> Built:
-    """A variant that the cache holds."""
-    path = variant.path(target)
-    facts = json.loads(path.with_suffix(".json").read_text())
-    work = tuple((str(n), str(t), int(b)) for n, t, b in facts["work"])
-    return Built(facts["symbol"], path.with_suffix(_suffix(target)), facts["extent"], work)
+def plan_variants(
+    kernels: Iterable[Kernel], target: Target, chosen: Mapping[str, Mapping[str, int]] | None = None
+) -> dict[str, tuple[Variant, tuple[int, ...]]]:
+    """What is compiled for each kernel, and the numbers that it is called with: kernels that nothing was chosen for
+    may share a function.
+    """
+    distinct, chosen = {k.digest: k for k in kernels}, chosen or {}
+    free = NUMBERS if target.emit == "c" else {}
+    shared = share([k for digest, k in distinct.items() if digest not in chosen], free)
+    for digest in distinct.keys() & chosen.keys():
+        shared |= share([distinct[digest]], free)
+    return {digest: (Variant.of(kernel, chosen.get(digest)), numbers) for digest, (kernel, numbers) in shared.items()}
 
 
 def _compile_all(
@@ -140,6 +160,7 @@ class Workers:
         self._started: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Workers:
+        """As it is."""
         return self
 
     def __exit__(self, *failure: object) -> None:
@@ -249,7 +270,7 @@ def compile_kernel(variant: Variant, target: Target) -> tuple[Any, str, int]:
     kernel = variant.kernel
     symbol = f"qcc_{kernel.compute}_{variant.digest[:12]}"
     assert target.llvm is not None, f"{target.name} gets source, not objects"
-    llvm = tvm.target.Target(dict(target.llvm))
+    llvm = tvm.target.Target(target.llvm.options())
     func, extent = plain_function(scheduled(kernel, target, Decide(dict(variant.chosen))), symbol, llvm)
     module = tvm.get_global_func("target.build.llvm")(tvm.IRModule({symbol: func}), llvm)
     return module, symbol, extent

@@ -52,7 +52,8 @@ class _Memory:
 
     def view(self, view: View, arg: BufferArg) -> NDArray[Any]:
         flat = self.bytes[arg.value][GUARD:-GUARD].view(view.dtype)
-        return np.lib.stride_tricks.as_strided(flat[arg.offset :], view.shape, [s * flat.itemsize for s in view.strides])
+        strides = [s * flat.itemsize for s in view.strides]
+        return np.lib.stride_tricks.as_strided(flat[arg.offset :], view.shape, strides)
 
     def read(self, value: str) -> NDArray[Any]:
         found = self.view(*self.layout.place(value))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from qcc.errors import TuningError
 from qcc.ir.graph import Graph
-from qcc.lower.build import Variant, Workers, built
+from qcc.lower.build import Built, Workers, build_kernels, plan_variants
 from qcc.target import Target
 from qcc.tune.measure import Measure, Outcome, choose_measure
 from qcc.tune.records import LEAST_GAIN, Journal, Key, Record
@@ -80,14 +80,15 @@ def run_job(
     """Tune the kernels of an integer program; every measured candidate is in ``records`` at once.
 
     ``trials``: candidates in all, those that the records know already included: a job that was interrupted takes up
-    where it was. ``seconds``: longest time of this run. ``jobs``: processes that compile. ``watch`` is told of progress.
-    Raises QccError.
+    where it was. ``seconds``: longest time of this run. ``jobs``: processes that compile. ``watch`` is told of
+    progress. Raises QccError.
     """
     require_tuner()
     journal = Journal(records)
     try:
         with Workers(jobs, BUILD_SECONDS) as workers:
-            job = _Job(graph, target, journal, measure or choose_measure(target), workers, watch)
+            job = _Job(graph, target, journal, measure or choose_measure(target), workers, jobs,
+                       watch)  # fmt: skip
             return job.run(trials, seconds, seed)
     finally:
         journal.close()
@@ -96,10 +97,10 @@ def run_job(
 class _Job:
     def __init__(
         self, graph: Graph, target: Target, journal: Journal, measure: Measure, workers: Workers,
-        watch: Callable[[Progress], None] | None,
+        jobs: int, watch: Callable[[Progress], None] | None,
     ) -> None:  # fmt: skip
         self.target, self.journal, self.measure, self.workers, self.watch = target, journal, measure, workers, watch
-        self.key, self.unit = Key.of(target), measure.unit
+        self.key, self.unit, self.jobs = Key.of(target), measure.unit, jobs
         self.start, self.lock = time.monotonic(), threading.Lock()
         self.tried = self.measured = self.failed = self.idle = 0
         self.history: list[tuple[int, float]] = []
@@ -136,10 +137,7 @@ class _Job:
     def defaults(self) -> None:
         """Measure the defaults; a task whose default fails is left out."""
         self._say("compile the defaults")
-        futures = [self.workers.submit(Variant(task.kernel), self.target) for task in self.tasks]
-        failures = [future.result() for future in futures]
-        for task, failure in zip(self.tasks, failures, strict=True):
-            assert failure is None, f"the default of {task.what} could not be compiled: {failure}"
+        self.plain = build_kernels([task.kernel for task in self.tasks], self.target, self.jobs)
         self._say("measure the defaults")
         missing = [t for t in self.tasks if self.found(t, {}) is None]
         with ThreadPoolExecutor(self.measure.devices) as pool:
@@ -157,7 +155,9 @@ class _Job:
         new = [c for c in chosen if self.found(task, c) is None]
         before = self.total(best=True)
         self._say(task.what)
-        futures = [self.workers.submit(Variant.of(task.kernel, c), self.target) for c in new]
+        digest = task.kernel.digest
+        planned = [plan_variants([task.kernel], self.target, {digest: c})[digest][0] for c in new]
+        futures = [self.workers.submit(variant, self.target) for variant in planned]
         with ThreadPoolExecutor(self.measure.devices) as pool:
             list(pool.map(lambda pair: self._try(task, *pair), zip(new, futures, strict=True)))
         self.tried += len(choices)
@@ -176,14 +176,14 @@ class _Job:
         if failure is not None:
             self.keep(task, chosen, Outcome("unbuildable", failure.strip().splitlines()[-1]))
         elif self.measure.exact:
-            self.keep(task, chosen, self.measure.run(task, [built(Variant.of(task.kernel, chosen), self.target)]))
+            self.keep(task, chosen, self.measure.run(task, [self.built(task, chosen)]))
         else:
             self.keep(task, chosen, self.beside(task, chosen))
         self._say(task.what)
 
     def measure_alone(self, task: Task) -> Outcome:
         """Measure a default."""
-        return self.measure.run(task, [built(Variant(task.kernel), self.target)])
+        return self.measure.run(task, [self.built(task, {})])
 
     def beside(self, task: Task, chosen: Chosen) -> Outcome:
         """Measure a candidate beside the best so far: its value is the best one's times their ratio.
@@ -192,7 +192,7 @@ class _Job:
         """
         best = self.journal.records.best(self.key, task.kernel.digest, self.unit)
         assert best is not None and best.value is not None, "defaults come first"  # noqa: PT018
-        variants = [built(Variant.of(task.kernel, c), self.target) for c in (chosen, dict(best.decisions))]
+        variants = [self.built(task, c) for c in (chosen, dict(best.decisions))]
         ratio = 0.0
         for _ in range(2):
             outcome = self.measure.run(task, variants)
@@ -210,7 +210,7 @@ class _Job:
             if not chosen:
                 continue
             self._say(f"confirm {task.what}")
-            variants = [built(Variant.of(task.kernel, c), self.target) for c in (chosen, {})]
+            variants = [self.built(task, c) for c in (chosen, {})]
             outcomes = [self.measure.run(task, variants) for _ in range(2)]
             if all(o.status == "ok" for o in outcomes):
                 ratio = max(o.values[0] / o.values[1] for o in outcomes)
@@ -226,6 +226,13 @@ class _Job:
             self.journal.append(record)
             self.measured += 1
             self.failed += value is None
+
+    def built(self, task: Task, chosen: Chosen) -> Built:
+        """A candidate that was compiled."""
+        digest = task.kernel.digest
+        if not chosen:
+            return self.plain[digest]
+        return build_kernels([task.kernel], self.target, chosen={digest: chosen})[digest]
 
     def found(self, task: Task, chosen: Chosen) -> Record | None:
         """The record of a candidate."""

@@ -146,7 +146,7 @@ def choose_measure(target: Target, rpc: str | None = None, key: str | None = Non
         from qcc.tune.farm import Farm
 
         if rpc is None or key is None or target.llvm is None:
-            what = "needs both --rpc and --key" if target.llvm else f"has no devices for {target.name}: it gets C source"
+            what = "needs both --rpc and --key" if target.llvm else f"cannot run the C source of {target.name}"
             raise TuningError(f"a farm {what}", hint="give the tracker's HOST:PORT and the devices' key")
         return Farm(target, rpc, key)
     if target.emit == "c":

@@ -59,7 +59,7 @@ class Program:
         """Raises ProgramEndedError, and OSError if it cannot be started."""
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self._seconds, self._case, self._late = seconds, case, False
-        head = [np.int32(len(case.buffers))]
+        head: list[Any] = [np.int32(len(case.buffers))]
         for buffer in case.buffers:
             head += [np.int32(buffer.size), buffer]
         args = np.array([len(case.args), *(n for place in case.args for n in place)], np.int32)
@@ -67,9 +67,11 @@ class Program:
         self._head += np.int32(case.constants).tobytes()
 
     def __enter__(self) -> Program:
+        """As it is."""
         return self
 
     def __exit__(self, *failure: object) -> None:
+        """End the program."""
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):

@@ -96,9 +96,11 @@ class Records:
             self.add(record)
 
     def __iter__(self) -> Iterator[Record]:
+        """All that count."""
         return (r for group in self._of.values() for r in group.values())
 
     def __len__(self) -> int:
+        """How many count."""
         return sum(map(len, self._of.values()))
 
     def add(self, record: Record) -> None:

@@ -98,7 +98,8 @@ font-size="12">
 
 def show_records(records: Records, known: Sequence[tuple[str, Key]]) -> None:
     """One row for each kernel; ``known`` are the shipped targets and the keys of records that hold for them now."""
-    made = table(None, "kernel", "task", "target", ">candidates", ">failed", ">default", ">best", ">gain", "decisions", "")
+    columns = ("kernel", "task", "target", ">candidates", ">failed", ">default", ">best", ">gain", "decisions", "")
+    made = table(None, *columns)
     groups: dict[Any, list[Any]] = {}
     for record in records:
         groups.setdefault((record.key, record.kernel, record.unit), []).append(record)

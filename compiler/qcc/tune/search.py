@@ -54,8 +54,8 @@ def search(tasks: Sequence[Task], evaluate: Evaluate, trials: int, batch: int, s
     by_digest = {task.kernel.digest: task for task in tasks}
     weights = [float(task.count) for task in tasks]
     ended: list[BaseException] = []
-    state = np.random.get_state()  # noqa: NPY002 - XGBModel draws its first scores from this
-    np.random.seed(seed % 2**32)  # noqa: NPY002
+    state = np.random.get_state()  # XGBModel draws its first scores from this
+    np.random.seed(seed % 2**32)
     try:
         with _no_intrinsics():
             contexts = [
@@ -65,8 +65,8 @@ def search(tasks: Sequence[Task], evaluate: Evaluate, trials: int, batch: int, s
                         task.space.sample, sch_rules=[], postprocs=[], mutator_probs={_mutator(seed + index): 1.0}
                     ),
                     search_strategy=ms.search_strategy.EvolutionarySearch(
-                        population_size=POPULATION, init_min_unmeasured=1, max_fail_count=20, genetic_num_iters=GENERATIONS,
-                        eps_greedy=0.1,
+                        population_size=POPULATION, init_min_unmeasured=1, max_fail_count=20,
+                        genetic_num_iters=GENERATIONS, eps_greedy=0.1,
                     ),
                     rand_state=seed + index + 1,
                 )
@@ -87,11 +87,11 @@ def search(tasks: Sequence[Task], evaluate: Evaluate, trials: int, batch: int, s
             raise
         raise ended[0] from error
     finally:
-        np.random.set_state(state)  # noqa: NPY002
+        np.random.set_state(state)
 
 
 def _no_intrinsics() -> Any:
-    """While a TuneContext is made it imports TVM's own tensor intrinsics: a minute's parsing, of no use for stand-ins."""
+    """While a TuneContext is made, which parses TVM's own tensor intrinsics for a minute: stand-ins need none."""
     name = "tvm.s_tir.tensor_intrin"
     return mock.patch.dict(sys.modules, {} if name in sys.modules else {name: ModuleType(name)})
 
