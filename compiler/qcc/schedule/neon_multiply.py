@@ -309,6 +309,10 @@ class SmmlaPanel(Smmla):
         self.multiply(taken(), groups)
 
 
+PACKED_AT_ONCE = 16
+"""Groups that are paired without a loop."""
+
+
 def panel_bytes(rows: int, groups: int) -> int:
     """Size of the paired pixels of a tile."""
     return -(-rows // 2) * 16 * groups
@@ -325,7 +329,7 @@ def pack_panel(panel: Any, to: Any, x: Any, begin: Any, rows: int, distance: int
                 to_g = to + (first + g) * panel_bytes(rows, 1) + pair * 8
                 T.buffer_store(panel, pair_halves(a, b, g % 2), [T.ramp(T.int32(0) + to_g, 1, 16)])
 
-    whole, rest = divmod(groups, 4)
+    whole, rest = divmod(groups, 4) if groups > PACKED_AT_ONCE else (0, groups)
     if whole:
         with T.serial(0, whole) as s:
             pack(s * 4, 4)
