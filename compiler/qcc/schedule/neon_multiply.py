@@ -18,7 +18,7 @@ from qcc.schedule.intrinsic import modular_sum
 from qcc.schedule.neon_instructions import Neon, Vector, lane, sdot, smmla
 from qcc.schedule.neon_loads import Cursor
 from qcc.schedule.neon_tiles import TileSize
-from qcc.schedule.neon_vectors import Epilogue, load
+from qcc.schedule.neon_vectors import Epilogue, load, load_fours
 
 Four = tuple[int, int]
 """Four neighbouring channels of a pixel: (pixel, first channel)."""
@@ -126,7 +126,7 @@ class Tile(ABC):
     ) -> Iterator[Result]:
         """``results`` where ``total(pixel, first)`` are the sums of four channels, with the bias."""
         fours = [(p, c) for p in range(self.rows) for c in range(0, self.lanes, 4)]
-        tables = [self.read(self.tables[key], channel, self.lanes // 4) for key in epilogue.tables]
+        tables = [load_fours(self.tables[key], channel, self.lanes) for key in epilogue.tables]
         for begin in range(0, len(fours), 4):
             these = fours[begin : begin + 4]
             vectors = [epilogue.requantize(total(p, c), *(table[c // 4] for table in tables)) for p, c in these]
@@ -203,7 +203,7 @@ class Smlal(Tile):
 
     def results(self, channel: Any, epilogue: Epilogue, residual: Residual | None) -> Iterator[Result]:
         """As declared."""
-        bias = self.read(self.tables["bias"], channel, self.lanes // 4)
+        bias = load_fours(self.tables["bias"], channel, self.lanes)
 
         def total(pixel: int, first: int) -> Vector:
             a, b, c, d = (self.get(pixel * self.lanes + first + i) for i in range(4))
