@@ -49,8 +49,7 @@ class Tile(ABC):
     taken = False
     """Pixels too are taken in order."""
     unrolled = 400
-    """Multiplications up to which a reduction is written without loops: beyond, LLVM mixes its steps and spills."""
-
+    """Multiplications up to which a reduction, or a turn of its loop, is written out."""
     products = 1
     """Instructions for a group and a vector of sums."""
 
