@@ -130,7 +130,7 @@ def dynamic_quantize(x: Floats, steps: Floats, zero_point: int) -> NDArray[np.in
     No clamp: the steps are those of x, so that no value is beyond ``levels``. Adding ``WHOLE`` rounds: from there on
     float32 has whole numbers only.
     """
-    start = np.float32(WHOLE + zero_point)
+    start = np.array(WHOLE + zero_point, np.float32)
     return np.asarray(fma(x, steps[1], start) - np.float32(WHOLE)).astype(np.int8)
 
 

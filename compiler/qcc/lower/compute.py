@@ -47,7 +47,7 @@ def _epilogue(kernel: Kernel, t: Tensors, acc: Any, shape: tuple[int, ...]) -> A
 
 def _float_epilogue(t: Tensors, acc: Any, shape: tuple[int, ...]) -> Any:
     def value(*i: Any) -> Any:
-        constants = {key: t[key][i[-1]] for key in ("bias", "scale", "centre") if key in t}
+        constants = {key: t[key][i[-1]] for key in ("addend", "scale", "bias") if key in t}
         if "step" in t:
             constants["step"] = t["step"][0]
         residual = t["residual"][i] if "residual" in t else None

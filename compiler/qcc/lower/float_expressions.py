@@ -114,15 +114,15 @@ TIR = Tir()
 def layer(acc: Expr, constants: dict[str, Expr], residual: Expr | None, limits: tuple[Expr, Expr] | None) -> Expr:
     """What follows the sums of a layer: bias, residual, clamp; int32 sums become reals before.
 
-    ``constants``: ``bias``, and with int32 sums ``scale``, ``step`` and ``centre``: int32, what the zero point adds,
-    left out where the sums have it already.
+    ``constants``: ``addend``, which is the layer's bias, and with int32 sums ``scale``, ``step`` and ``bias``: int32,
+    what the zero point adds, left out where the sums have it already.
     """
     if "step" in constants:
-        acc = acc + constants["centre"] if "centre" in constants else acc
+        acc = acc + constants["bias"] if "bias" in constants else acc
         scale = TIR.mul(constants["step"], constants["scale"])
-        v = TIR.fma(acc.astype(_like("float32", _lanes(acc))), scale, constants["bias"])
+        v = TIR.fma(acc.astype(_like("float32", _lanes(acc))), scale, constants["addend"])
     else:
-        v = acc + constants["bias"]
+        v = acc + constants["addend"]
     if residual is not None:
         v = v + residual
     return v if limits is None else TIR.minimum(TIR.maximum(v, limits[0]), limits[1])

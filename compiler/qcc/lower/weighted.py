@@ -21,7 +21,7 @@ from qcc.lower.views import Placed, merge_axes, storage_offset
 from qcc.numerics import INT8_MAX, INT8_MIN, INT16_MAX, INT32_MAX, accumulator_bound
 from qcc.numerics_float import weight_scale
 from qcc.ops.rounding import follows_tflite
-from qcc.schedule.tiles import depthwise_packing, gemm_parts
+from qcc.schedule.tiles import depthwise_packing, gemm_parts, whole_groups
 
 Number = TypeVar("Number", bound=np.generic)
 Weights = NDArray[np.int8] | NDArray[np.int16] | NDArray[np.float32] | NDArray[np.float16]
@@ -101,9 +101,9 @@ def byte_parts(w: Weights) -> list[NDArray[Any]]:
     return parts
 
 
-def pack_gemm(w: NDArray[Number], lanes: int, dot: int) -> NDArray[Number]:
-    """[N, KY, KX, run] → [N / lanes, KY, KX, run / dot, lanes, dot], padded with zeros."""
-    w = pad_to(pad_to(w, 0, lanes), 3, dot)
+def pack_gemm(w: NDArray[Number], lanes: int, dot: int, whole: int) -> NDArray[Number]:
+    """[N, KY, KX, run] → [N / lanes, KY, KX, whole / dot, lanes, dot], padded with zeros."""
+    w = pad_to(pad_to(w, 0, lanes), 3, whole)
     n, ky, kx, run = w.shape
     return np.ascontiguousarray(w.reshape(n // lanes, lanes, ky, kx, run // dot, dot).transpose(0, 2, 3, 4, 1, 5))
 
@@ -132,7 +132,7 @@ class FloatEpilogue:
         """``w`` has the output channels first."""
         channels = w.shape[0]
         bias = ctx.constant(node.inputs["b"]) if "b" in node.inputs else np.zeros(channels, np.float32)
-        self.vectors: dict[str, NDArray[Any]] = {"bias": bias}
+        self.vectors: dict[str, NDArray[Any]] = {"addend": bias}
         self.q = np.array(node.attrs["clamp"] or (-np.inf, np.inf), np.float32)
         self.residual = ctx.place(node.inputs["residual"]) if "residual" in node.inputs else None
         self.step: Placed | None = None
@@ -141,7 +141,7 @@ class FloatEpilogue:
             self.step = ctx.place(node.inputs["step"])
             self.vectors["scale"] = weight_scale(ctx.type(node.inputs["w"]).qparams)
             zero = ctx.type(node.inputs["x"]).zero_point + storage_offset(ctx.storage)
-            self.vectors["centre"] = (-zero * w.reshape(channels, -1).sum(axis=1, dtype=np.int64)).astype(np.int32)
+            self.vectors["bias"] = (-zero * w.reshape(channels, -1).sum(axis=1, dtype=np.int64)).astype(np.int32)
 
     def params(self, channels: int) -> dict[str, int | bool | None]:
         """Static parameters; int8 weights are never -128."""
@@ -240,10 +240,12 @@ def gemm_calls(
     stacked = np.stack(runs, axis=3).reshape(n, ky, -1, runs[0].shape[3])
     step, hop = window.stride[1] * pixel, window.dilation[1] * pixel
     batch, height, width, _ = y[0].shape
-    calls = []
-    for part in gemm_parts(target, width, n, w[0].size, real=w.dtype.kind == "f"):
+    calls, real = [], w.dtype.kind == "f"
+    for part in gemm_parts(target, width, n, w[0].size, real):
         count, these = part.last - part.first, part.end - part.begin
-        packed = pack_gemm(stacked[part.begin : part.end], part.lanes, part.dot)
+        groups = -(-runs[0].shape[3] // part.dot)
+        run = (groups if real else whole_groups(target, groups)) * part.dot
+        packed = pack_gemm(stacked[part.begin : part.end], part.lanes, part.dot, run)
         blocks, _, taps, groups = packed.shape[:4]
         taps //= len(runs)
         extent = (count - 1) * step + (taps - 1) * hop + groups * part.dot

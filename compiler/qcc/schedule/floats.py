@@ -139,9 +139,9 @@ def finish(lanes: int, channels: int, integer: bool, residual: bool) -> tuple[An
 
     ``integer``: the sums are int32, and there is a step.
     """
-    inputs: list[Parameter] = [("c", (lanes,), "int32" if integer else "float32"), ("bias", (lanes,), "float32")]
+    inputs: list[Parameter] = [("c", (lanes,), "int32" if integer else "float32"), ("addend", (lanes,), "float32")]
     if integer:
-        inputs += [("scale", (lanes,), "float32"), ("centre", (lanes,), "int32"), ("step", (2,), "float32")]
+        inputs += [("scale", (lanes,), "float32"), ("bias", (lanes,), "int32"), ("step", (2,), "float32")]
     if residual:
         inputs.append(("r", (lanes,), "float32"))
     inputs.append(("q", (2,), "float32"))
@@ -150,7 +150,7 @@ def finish(lanes: int, channels: int, integer: bool, residual: bool) -> tuple[An
 
     def value(v: Any, *buffers: Any) -> Any:
         t = dict(zip(names, buffers, strict=True))
-        constants: dict[str, Any] = {name: t[name][v] for name in ("bias", "scale", "centre") if name in t}
+        constants: dict[str, Any] = {name: t[name][v] for name in ("addend", "scale", "bias") if name in t}
         if integer:
             constants["step"] = t["step"][0]
         return float_expressions.layer(t["c"][v], constants, t["r"][v] if residual else None, (t["q"][0], t["q"][1]))
@@ -161,14 +161,25 @@ def finish(lanes: int, channels: int, integer: bool, residual: bool) -> tuple[An
         def whole(name: str) -> Any:
             return t[name][T.ramp(T.int32(0), 1, lanes)]
 
-        constants: dict[str, Any] = {name: whole(name) for name in ("bias", "scale", "centre") if name in t}
-        if integer:
-            constants["step"] = T.broadcast(t["step"][0], lanes)
-        limits = (T.broadcast(t["q"][0], lanes), T.broadcast(t["q"][1], lanes))
-        v = float_expressions.layer(whole("c"), constants, whole("r") if residual else None, limits)
-        store_channels(t["d"], v, t["bias"].elem_offset, channels)
+        constants: dict[str, Any] = {name: whole(name) for name in ("addend", "scale", "bias") if name in t}
+        store_layer(t["d"], whole("c"), constants, t.get("step"), t.get("r"), t["q"], t["addend"].elem_offset, channels)
 
     return describe(inputs, output, value), implement(inputs, output, body)
+
+
+def store_layer(
+    out: Any, acc: Any, constants: dict[str, Any], step: Any, residual: Any, q: Any, channel: Any, channels: int
+) -> None:
+    """Store ``float_expressions.layer`` of the vector ``acc``, whose first lane is ``channel``, in the buffer ``out``.
+
+    ``step`` (None with float32 sums), ``residual`` (or None) and ``q`` are buffers.
+    """
+    lanes = int(out.shape[0])
+    if step is not None:
+        constants = {**constants, "step": T.broadcast(step[0], lanes)}
+    old = None if residual is None else residual[T.ramp(T.int32(0), 1, lanes)]
+    limits = (T.broadcast(q[0], lanes), T.broadcast(q[1], lanes))
+    store_channels(out, float_expressions.layer(acc, constants, old, limits), channel, channels)
 
 
 def finish_layer(kernel: Kernel, lanes: int) -> str:
