@@ -106,7 +106,7 @@ def _shared(task: Task, variants: Sequence[Built], target: Target, folder: Path)
             T.evaluate(tirx.call_extern("void", built.symbol, *pointers, T.int32(0), T.int32(built.extent)))
         functions[f"variant{i}"] = builder.get().with_attr("global_symbol", f"variant{i}")
     assert target.llvm is not None, "source has no devices"
-    made = tvm.compile(tvm.IRModule(functions), tvm.target.Target(dict(target.llvm)))
+    made = tvm.compile(tvm.IRModule(functions), tvm.target.Target(target.llvm.options()))
 
     def link(output: str, objects: Sequence[str], options: Any = None, **unused: Any) -> None:
         call_tool([*compiler_command(target), "-shared", *map(str, objects), "-o", output], folder)

@@ -4,6 +4,7 @@ emulators or on boards that the target's ``[run] command`` reaches.
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -116,7 +117,7 @@ class Counted:
     unit, exact, devices = "instructions", True, 1
 
     def __init__(self, target: Target) -> None:
-        self.target, self.plugin = target, built_plugin("count_aarch64")
+        self.target, self.plugin = target, built_plugin(data_folder("runtime") / "tune" / "count_aarch64.c")
 
     def run(self, task: Task, variants: Sequence[Built]) -> Outcome:
         """See ``Measure``."""
@@ -162,10 +163,9 @@ def choose_measure(target: Target, rpc: str | None = None, key: str | None = Non
     return Counted(target) if emulated else Timed(target)
 
 
-def built_plugin(name: str) -> Path:
+def built_plugin(source: Path) -> Path:
     """A counting plugin for QEMU, built once by the C compiler of this machine. Raises ToolError."""
-    source = data_folder("runtime") / "tune" / f"{name}.c"
-    library = cache_folder() / f"{name}-{source.stat().st_mtime_ns:x}.so"
+    library = cache_folder() / f"{source.stem}-{hashlib.sha256(source.read_bytes()).hexdigest()[:12]}.so"
     if not library.exists():
         library.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="qcc-", dir=library.parent) as scratch:
