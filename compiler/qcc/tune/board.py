@@ -16,12 +16,12 @@ from qcc.emit.csource import SUPPORT
 from qcc.emit.library import call_tool, compiler_command
 from qcc.emit.package import C_TYPES
 from qcc.errors import ToolError, TuningError
-from qcc.lower.build import Built
 from qcc.tune.measure import SECONDS, Outcome, built_plugin
 
 if TYPE_CHECKING:
     from qcc.target import Target
-    from qcc.tune.tasks import Task
+    from qcc.tune.case import Case
+    from qcc.tune.tasks import Candidate
 
 QEMU = "qemu-system-arm"
 
@@ -39,10 +39,11 @@ class BoardMeasure:
         self.target, self.board = target, target.board
         self.plugin = built_plugin(data_folder("runtime") / "board" / "count.c")
 
-    def run(self, task: Task, variants: Sequence[Built]) -> Outcome:
+    def run(self, candidates: Sequence[Candidate]) -> Outcome:
         """See ``Measure``."""
         with tempfile.TemporaryDirectory(prefix="qcc-") as scratch:
-            image = self._link(task, variants[0], Path(scratch))
+            candidate, case = candidates[0], candidates[0].case
+            image = self._link(candidate, case, Path(scratch))
             command = [QEMU, "-M", self.board.machine, "-nographic", "-monitor", "none", "-serial", "none",
                        "-semihosting-config", "enable=on,target=native", "-plugin", str(self.plugin), "-kernel",
                        str(image)]  # fmt: skip
@@ -57,19 +58,19 @@ class BoardMeasure:
         if done.returncode != 0:
             return Outcome("crash", " ".join(said.split())[:200] or f"exit code {done.returncode}")
         memory = _memory(said)
-        difference = task.case.difference([*memory, *task.case.buffers[len(memory) :]])
+        difference = case.difference([*memory, *case.buffers[len(memory) :]])
         if difference is not None:
             return Outcome("wrong", difference)
         return Outcome("ok", values=(float(re.findall(r"instructions (\d+)", said)[0]),))
 
-    def _link(self, task: Task, built: Built, folder: Path) -> Path:
+    def _link(self, candidate: Candidate, case: Case, folder: Path) -> Path:
         """The image of a program that makes one call and prints all memory that may change."""
         runtime, (code, room), (data, space) = data_folder("runtime"), self.board.code, self.board.data
         (folder / "memory.ld").write_text(f"MEMORY {{ CODE (rx) : ORIGIN = {code}, LENGTH = {room}\n"
                                           f" DATA (rwx) : ORIGIN = {data}, LENGTH = {space} }}\nINCLUDE link.ld\n")
-        for i, buffer in enumerate(task.case.buffers):
+        for i, buffer in enumerate(case.buffers):
             (folder / f"buffer{i}.bin").write_bytes(buffer.tobytes())
-        (folder / "main.c").write_text("\n".join(_main(task, built, self.target)) + "\n")
+        (folder / "main.c").write_text("\n".join(_main(candidate, case, self.target)) + "\n")
         board, image = runtime / "board", folder / "image.elf"
         call_tool([*compiler_command(self.target), f"-I{runtime / 'mcu'}", f"-I{board}", "-Wl,--gc-sections",
                    "-Wl,-ereset", "-nostartfiles", "-specs=nano.specs", "-specs=nosys.specs", f"-L{board}", "-T",
@@ -83,13 +84,14 @@ def _memory(said: str) -> list[np.ndarray[tuple[int], np.dtype[np.uint8]]]:
     return [np.frombuffer(bytes.fromhex(text), np.uint8) for text in texts]
 
 
-def _main(task: Task, built: Built, target: Target) -> Iterator[str]:
+def _main(candidate: Candidate, case: Case, target: Target) -> Iterator[str]:
     """The C source. Numbers are volatile, lest a compiler make a function of its own for this one call."""
+    built = candidate.built
     yield '#include "board.h"'
     yield from (f'#include "{name}"' for name in SUPPORT[target.family])
     yield built.object.read_text()
-    changing = len(task.case.buffers) - task.case.constants
-    for i, buffer in enumerate(task.case.buffers):
+    changing = len(case.buffers) - case.constants
+    for i, buffer in enumerate(case.buffers):
         yield (f'__asm__(".section .rodata\\n.balign 16\\nfresh{i}: .incbin \\"buffer{i}.bin\\"\\n.text");')
         yield f"extern const uint8_t fresh{i}[];"
         if i < changing:
@@ -99,7 +101,7 @@ def _main(task: Task, built: Built, target: Target) -> Iterator[str]:
     for i, number in enumerate(built.numbers):
         yield f"static volatile int32_t number{i} = {number};"
     arguments = []
-    for operand, (n, offset) in zip(task.call.kernel.operands, task.case.args, strict=True):
+    for operand, (n, offset) in zip(candidate.call.kernel.operands, case.args, strict=True):
         const = "" if operand.role == "out" else "const "
         place = f"memory{n}" if n < changing else f"fresh{n}"
         arguments.append(f"({const}{C_TYPES[operand.view.dtype]} *)(const void *)&{place}[{offset}]")

@@ -11,13 +11,14 @@ from pathlib import Path
 
 from qcc.errors import TuningError
 from qcc.ir.graph import Graph
-from qcc.lower.build import Built, Workers, build_kernels, plan_variants
+from qcc.lower.build import Variant, Workers, build_kernels, plan_variants
+from qcc.lower.repack import repacked, scheduled_decisions
 from qcc.target import Target
 from qcc.tune.measure import Measure, Outcome, choose_measure
 from qcc.tune.records import LEAST_GAIN, Journal, Key, Record
 from qcc.tune.search import require_tuner, search
 from qcc.tune.space import Chosen
-from qcc.tune.tasks import Task, find_tasks
+from qcc.tune.tasks import Candidate, Task, find_tasks
 
 BATCH = 8
 """Candidates that the search proposes at a time."""
@@ -155,9 +156,7 @@ class _Job:
         new = [c for c in chosen if self.found(task, c) is None]
         before = self.total(best=True)
         self._say(task.what)
-        digest = task.kernel.digest
-        planned = [plan_variants([task.kernel], self.target, {digest: c})[digest][0] for c in new]
-        futures = [self.workers.submit(variant, self.target) for variant in planned]
+        futures = [self.workers.submit(self.variant(task, c), self.target) for c in new]
         with ThreadPoolExecutor(self.measure.devices) as pool:
             list(pool.map(lambda pair: self._try(task, *pair), zip(new, futures, strict=True)))
         self.tried += len(choices)
@@ -176,14 +175,14 @@ class _Job:
         if failure is not None:
             self.keep(task, chosen, Outcome("unbuildable", failure.strip().splitlines()[-1]))
         elif self.measure.exact:
-            self.keep(task, chosen, self.measure.run(task, [self.built(task, chosen)]))
+            self.keep(task, chosen, self.measure.run([self.candidate(task, chosen)]))
         else:
             self.keep(task, chosen, self.beside(task, chosen))
         self._say(task.what)
 
     def measure_alone(self, task: Task) -> Outcome:
         """Measure a default."""
-        return self.measure.run(task, [self.built(task, {})])
+        return self.measure.run([self.candidate(task, {})])
 
     def beside(self, task: Task, chosen: Chosen) -> Outcome:
         """Measure a candidate beside the best so far: its value is the best one's times their ratio.
@@ -192,10 +191,10 @@ class _Job:
         """
         best = self.journal.records.best(self.key, task.kernel.digest, self.unit)
         assert best is not None and best.value is not None, "defaults come first"  # noqa: PT018
-        variants = [self.built(task, c) for c in (chosen, dict(best.decisions))]
+        candidates = [self.candidate(task, c) for c in (chosen, dict(best.decisions))]
         ratio = 0.0
         for _ in range(2):
-            outcome = self.measure.run(task, variants)
+            outcome = self.measure.run(candidates)
             if outcome.status != "ok":
                 return outcome
             ratio = max(ratio, outcome.values[0] / outcome.values[1])
@@ -210,8 +209,8 @@ class _Job:
             if not chosen:
                 continue
             self._say(f"confirm {task.what}")
-            variants = [self.built(task, c) for c in (chosen, {})]
-            outcomes = [self.measure.run(task, variants) for _ in range(2)]
+            candidates = [self.candidate(task, c) for c in (chosen, {})]
+            outcomes = [self.measure.run(candidates) for _ in range(2)]
             if all(o.status == "ok" for o in outcomes):
                 ratio = max(o.values[0] / o.values[1] for o in outcomes)
                 self.keep(task, chosen, replace(outcomes[0], values=(ratio * default,)))
@@ -227,12 +226,18 @@ class _Job:
             self.measured += 1
             self.failed += value is None
 
-    def built(self, task: Task, chosen: Chosen) -> Built:
-        """A candidate that was compiled."""
-        digest = task.kernel.digest
+    def variant(self, task: Task, chosen: Chosen) -> Variant:
+        """What is compiled for a candidate."""
+        kernel = repacked(task.call, self.target, chosen).kernel
+        return plan_variants([kernel], self.target, {kernel.digest: scheduled_decisions(chosen)})[kernel.digest][0]
+
+    def candidate(self, task: Task, chosen: Chosen) -> Candidate:
+        """A candidate that was compiled; a default as the whole model has it."""
         if not chosen:
-            return self.plain[digest]
-        return build_kernels([task.kernel], self.target, chosen={digest: chosen})[digest]
+            return Candidate(task, task.call, self.plain[task.kernel.digest])
+        call = repacked(task.call, self.target, chosen)
+        decisions = {call.kernel.digest: scheduled_decisions(chosen)}
+        return Candidate(task, call, build_kernels([call.kernel], self.target, chosen=decisions)[call.kernel.digest])
 
     def found(self, task: Task, chosen: Chosen) -> Record | None:
         """The record of a candidate."""
