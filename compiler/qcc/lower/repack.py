@@ -22,7 +22,8 @@ WORDS = (0, 2, 1, 3, 4, 6, 5, 7)
 
 def weight_bytes(kernel: Kernel, target: Target, decide: Decide) -> int:
     """Bytes of a weight in memory: 2 spare processors that multiply int16 the widening, and take twice the flash."""
-    return decide(WEIGHT_BYTES, [1, 2] if target.family == "dsp" and kernel.compute in ("conv", "pointwise") else [1], 1)
+    widened = target.family == "dsp" and kernel.compute in ("conv", "pointwise")
+    return decide(WEIGHT_BYTES, [1, 2] if widened else [1], 1)
 
 
 def repacked(call: Call, target: Target, chosen: Mapping[str, int]) -> Call:

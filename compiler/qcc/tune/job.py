@@ -87,9 +87,9 @@ def run_job(
     require_tuner()
     journal = Journal(records)
     try:
-        with Workers(jobs, BUILD_SECONDS) as workers:
-            job = _Job(graph, target, journal, measure or choose_measure(target), workers, jobs,
-                       watch)  # fmt: skip
+        how = measure or choose_measure(target)
+        with Workers(jobs, BUILD_SECONDS) as workers, ThreadPoolExecutor(how.devices) as devices:
+            job = _Job(graph, target, journal, how, workers, devices, jobs, watch)
             return job.run(trials, seconds, seed)
     finally:
         journal.close()
@@ -98,11 +98,11 @@ def run_job(
 class _Job:
     def __init__(
         self, graph: Graph, target: Target, journal: Journal, measure: Measure, workers: Workers,
-        jobs: int, watch: Callable[[Progress], None] | None,
+        devices: ThreadPoolExecutor, jobs: int, watch: Callable[[Progress], None] | None,
     ) -> None:  # fmt: skip
         self.target, self.journal, self.measure, self.workers, self.watch = target, journal, measure, workers, watch
         self.key, self.unit, self.jobs = Key.of(target), measure.unit, jobs
-        self.start, self.lock = time.monotonic(), threading.Lock()
+        self.pool, self.start, self.lock = devices, time.monotonic(), threading.Lock()
         self.tried = self.measured = self.failed = self.idle = 0
         self.history: list[tuple[int, float]] = []
         self.remarks: list[str] = []
@@ -141,8 +141,7 @@ class _Job:
         self.plain = build_kernels([task.kernel for task in self.tasks], self.target, self.jobs)
         self._say("measure the defaults")
         missing = [t for t in self.tasks if self.found(t, {}) is None]
-        with ThreadPoolExecutor(self.measure.devices) as pool:
-            list(pool.map(lambda task: self.keep(task, {}, self.measure_alone(task)), missing))
+        list(self.pool.map(lambda task: self.keep(task, {}, self.measure_alone(task)), missing))
         for task in list(self.tasks):
             record = self.found(task, {})
             if record is None or record.value is None:
@@ -157,8 +156,7 @@ class _Job:
         before = self.total(best=True)
         self._say(task.what)
         futures = [self.workers.submit(self.variant(task, c), self.target) for c in new]
-        with ThreadPoolExecutor(self.measure.devices) as pool:
-            list(pool.map(lambda pair: self._try(task, *pair), zip(new, futures, strict=True)))
+        list(self.pool.map(lambda pair: self._try(task, *pair), zip(new, futures, strict=True)))
         self.tried += len(choices)
         after = self.total(best=True)
         self.history.append((self.tried, after))
