@@ -30,6 +30,8 @@ from qcc.verify import random_samples, verify_model
 
 BARRED = ("arm-neon", "arm-dotprod", "arm-i8mm")
 TARGETS = (*BARRED, "armv7-neon")
+MULTIPLICATIONS = dict(zip(TARGETS, (0.1875, 0.0625, 0.03125, 0.1875), strict=True))
+"""Instructions that multiply, for each MAC of a convolution: smull, smlal2 and sadalp for 16, sdot, smmla."""
 GEMM_BARS = dict(zip(BARRED, (0.24, 0.085, 0.048), strict=True))
 DEPTHWISE_BARS = dict.fromkeys(BARRED, 0.5)
 MODEL_BARS = {
@@ -119,11 +121,13 @@ def counted(graph: Graph, target: str, folder: Path) -> Counted:
     return model
 
 
-def show(title: str, values: dict[str, float], bars: dict[str, float]) -> bool:
-    """One row; whether every value that has a bar is below it."""
+def show(title: str, values: dict[str, float], bars: dict[str, float], least: dict[str, float] | None = None) -> bool:
+    """One row; whether every value that has a bar is below it. Shares are those of the ``least`` instructions."""
     missed = {t for t, bar in bars.items() if t in values and values[t] >= bar}
     limits = {t: f"/ {bar:<5g}{'!' if t in missed else ' '}" for t, bar in bars.items()}
-    print(f"{title:32}" + "".join(f"{value:9.4g} {limits.get(t, ''):8}" for t, value in values.items()), flush=True)
+    shares = {t: f"{least[t] / value:4.0%} " if least else "" for t, value in values.items()}
+    cells = (f"{value:8.4g} {shares[t]}{limits.get(t, ''):8}" for t, value in values.items())
+    print(f"{title:32}" + " ".join(cells), flush=True)
     return not missed
 
 
@@ -140,7 +144,7 @@ def main() -> int:
         Counted.plugin = work / "count_instructions.so"
         source = data_folder("runtime") / "tune" / "count_aarch64.c"
         subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", str(Counted.plugin), str(source)], check=True)
-        print(f"{'instructions per MAC / bar':32}" + "".join(f"{t:18}" for t in targets))
+        print("instructions per MAC, share of the multiplications, bar:", *targets)
         for kind, shapes in (("conv", GEMMS), ("depthwise", DEPTHWISE)):
             for shape in shapes:
                 size, channels, outputs, kernel, stride = shape
@@ -151,7 +155,8 @@ def main() -> int:
                     name = next(x["name"] for x in model.manifest["layers"] if x["op"] == "conv2d")
                     found[target] = model.count_layers()[name] / model.manifest["macs"]
                 title = f"{kind} {kernel}x{kernel}/{stride} {size}x{size}x{channels} → {outputs}"
-                good &= show(title, found, GEMM_BARS if kind == "conv" else DEPTHWISE_BARS)
+                least = MULTIPLICATIONS if kind == "conv" else None
+                good &= show(title, found, GEMM_BARS if kind == "conv" else DEPTHWISE_BARS, least)
         print("\nmillions of instructions / bar")
         for name in filter(None, options.models.split(",")):
             graph, totals = real_model(name), {}

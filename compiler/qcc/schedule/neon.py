@@ -25,8 +25,8 @@ CACHED_BYTES = 128 * 1024
 PANEL_BYTES = 24 * 1024
 """Pixels that are paired at a time: they should stay in the level-1 cache."""
 
-SHARES = 8
-"""Chunks that are enough for a few threads."""
+SHARES = 4
+"""Chunks that are enough for a few threads; each prepares its tables anew."""
 
 
 def conv_gemm(neon: Neon, kernel: Kernel, decide: Decide) -> Any:

@@ -13,7 +13,7 @@ from qcc.lower.kernel import Kernel
 from qcc.schedule.decide import Decide
 from qcc.schedule.intrinsic import modular_sum
 from qcc.schedule.neon_instructions import Neon, Vector, sdot
-from qcc.schedule.neon_vectors import Epilogue, function, join, load, store
+from qcc.schedule.neon_vectors import Epilogue, function, join, load, load_fours, store
 from qcc.schedule.tiles import divisors, nearest_divisor
 
 Place = tuple[int, int]
@@ -35,9 +35,7 @@ def conv_depthwise(neon: Neon, kernel: Kernel, decide: Decide) -> Any:
         def tile(b: Any, row: Any, column: Any, block: Any, valid: int) -> None:
             begin = T.bind(b * x[0] + row * x[1] + column * (kernel.param("stride") * x[3]) + block * lanes)
             at = T.bind(b * y[0] + row * y[1] + column * y[2] + block * lanes)
-            bias, *tables = (
-                [load(p[key], block * lanes + c, 4) for c in range(0, lanes, 4)] for key in ("bias", *epilogue.tables)
-            )
+            bias, *tables = (load_fours(p[key], block * lanes, lanes) for key in ("bias", *epilogue.tables))
             for places, values in sums(kernel, neon, p["x"], begin, p["w"], block, bias, lines, pixels):
                 residual = None
                 if epilogue.residual:

@@ -18,7 +18,7 @@ from qcc.schedule.intrinsic import modular_sum
 from qcc.schedule.neon_instructions import Neon, Vector, lane, sdot, smmla
 from qcc.schedule.neon_loads import Cursor
 from qcc.schedule.neon_tiles import TileSize
-from qcc.schedule.neon_vectors import Epilogue, load
+from qcc.schedule.neon_vectors import Epilogue, load, load_fours
 
 Four = tuple[int, int]
 """Four neighbouring channels of a pixel: (pixel, first channel)."""
@@ -49,8 +49,7 @@ class Tile(ABC):
     taken = False
     """Pixels too are taken in order."""
     unrolled = 400
-    """Multiplications up to which a reduction is written without loops: beyond, LLVM mixes its steps and spills."""
-
+    """Multiplications up to which a reduction, or a turn of its loop, is written out."""
     products = 1
     """Instructions for a group and a vector of sums."""
 
@@ -126,7 +125,7 @@ class Tile(ABC):
     ) -> Iterator[Result]:
         """``results`` where ``total(pixel, first)`` are the sums of four channels, with the bias."""
         fours = [(p, c) for p in range(self.rows) for c in range(0, self.lanes, 4)]
-        tables = [self.read(self.tables[key], channel, self.lanes // 4) for key in epilogue.tables]
+        tables = [load_fours(self.tables[key], channel, self.lanes) for key in epilogue.tables]
         for begin in range(0, len(fours), 4):
             these = fours[begin : begin + 4]
             vectors = [epilogue.requantize(total(p, c), *(table[c // 4] for table in tables)) for p, c in these]
@@ -203,7 +202,7 @@ class Smlal(Tile):
 
     def results(self, channel: Any, epilogue: Epilogue, residual: Residual | None) -> Iterator[Result]:
         """As declared."""
-        bias = self.read(self.tables["bias"], channel, self.lanes // 4)
+        bias = load_fours(self.tables["bias"], channel, self.lanes)
 
         def total(pixel: int, first: int) -> Vector:
             a, b, c, d = (self.get(pixel * self.lanes + first + i) for i in range(4))
@@ -309,6 +308,10 @@ class SmmlaPanel(Smmla):
         self.multiply(taken(), groups)
 
 
+PACKED_AT_ONCE = 16
+"""Groups that are paired without a loop."""
+
+
 def panel_bytes(rows: int, groups: int) -> int:
     """Size of the paired pixels of a tile."""
     return -(-rows // 2) * 16 * groups
@@ -325,7 +328,7 @@ def pack_panel(panel: Any, to: Any, x: Any, begin: Any, rows: int, distance: int
                 to_g = to + (first + g) * panel_bytes(rows, 1) + pair * 8
                 T.buffer_store(panel, pair_halves(a, b, g % 2), [T.ramp(T.int32(0) + to_g, 1, 16)])
 
-    whole, rest = divmod(groups, 4)
+    whole, rest = divmod(groups, 4) if groups > PACKED_AT_ONCE else (0, groups)
     if whole:
         with T.serial(0, whole) as s:
             pack(s * 4, 4)

@@ -31,6 +31,11 @@ def load(buffer: Any, offset: Any, lanes: int = 16) -> Vector:
     return buffer[T.ramp(T.int32(0) + offset, 1, lanes)]
 
 
+def load_fours(buffer: Any, offset: Any, count: int) -> list[Vector]:
+    """``count`` neighbouring elements in vectors of four."""
+    return [load(buffer, offset + i, 4) for i in range(0, count, 4)]
+
+
 def store(buffer: Any, offset: Any, value: Vector, begin: int, count: int) -> None:
     """Store elements [begin, begin + count) of an int8 vector: 16, 8 and 4 at a time, then one by one."""
     width, done = _lanes(value), 0
