@@ -13,7 +13,7 @@ from typing import Any
 from qcc.lower.kernel import Kernel
 from qcc.schedule import avx512, products, tables
 from qcc.schedule.decide import Decide
-from qcc.schedule.tiles import divisors, gemm_chunks, nearest_divisor, register_tile
+from qcc.schedule.tiles import divisors, gemm_chunk, nearest_divisor, register_tile
 
 ACCUMULATORS = 28
 
@@ -26,7 +26,7 @@ def conv_gemm(sch: Any, kernel: Kernel, decide: Decide) -> None:
     rows_default, cols_default = register_tile(width, blocks, ACCUMULATORS)
     rows = decide("rows", divisors(width, ACCUMULATORS), rows_default)
     cols = decide("cols", divisors(blocks, 8), cols_default)
-    chunk = decide("chunk", *gemm_chunks(kernel, rows, cols))
+    chunk = gemm_chunk(kernel, decide, rows, cols)
 
     b, y, x, n = sch.get_loops(out)
     xo, xi = sch.split(x, [None, rows])
