@@ -205,6 +205,7 @@ def build(
     from qcc.emit.csource import work_bytes
     from qcc.emit.library import emit_library
     from qcc.emit.package import Package
+    from qcc.lower.repack import repacked, scheduled_decisions
     from qcc.plan.arena import count_touches, plan_arena
     from qcc.plan.layout import plan_layout
     from qcc.remote import RemoteModel
@@ -213,7 +214,12 @@ def build(
     layout = plan_layout(graph, target)
     calls = lower(graph, layout)
     remarks = [] if remarks is None else remarks
-    built = _build(calls, target, jobs, progress, _decisions(calls, target, records, remarks))
+    decided = _decisions(calls, target, records, remarks)
+    repacks = [repacked(call, target, decided.get(call.kernel.digest, {})) for call in calls]
+    chosen = {new.kernel.digest: scheduled_decisions(decided[old.kernel.digest])
+              for new, old in zip(repacks, calls, strict=True) if old.kernel.digest in decided}  # fmt: skip
+    calls = repacks
+    built = _build(calls, target, jobs, progress, chosen)
     arena = plan_arena(layout, work_bytes(built, calls), count_touches(calls))
     made = Package(graph.name, graph, layout, arena, calls, built, target, tuple(remarks))
     if target.emit == "c":

@@ -65,6 +65,16 @@ class Memory(_Table):
     bytes: int = Field(ge=1)
 
 
+class Board(_Table):
+    """QEMU's board with such a processor, on which tuning counts instructions: ``-M machine``, and the [origin, bytes]
+    of its memory for code and for data.
+    """
+
+    machine: str
+    code: list[int] = Field(min_length=2, max_length=2)
+    data: list[int] = Field(min_length=2, max_length=2)
+
+
 class Target(_Table):
     """One kind of machine. Every target computes the same bytes; these fields say how."""
 
@@ -97,6 +107,7 @@ class Target(_Table):
     """None: there are no objects, only source."""
     link: Link
     run: Run = Run()
+    board: Board | None = None
     memory: list[Memory] = []
     """Regions of a microcontroller's RAM, the fastest first. Empty: one, ``arena``, of any size."""
     flash: int | None = Field(None, ge=1)
@@ -142,7 +153,7 @@ class Target(_Table):
 
     def codegen_key(self) -> dict[str, Any]:
         """Everything that object code depends on, for the cache: JSON values."""
-        outside = {"name", "description", "arch", "requires", "link", "run", "memory", "flash"}
+        outside = {"name", "description", "arch", "requires", "link", "run", "board", "memory", "flash"}
         return self.model_dump(exclude=outside)
 
     def missing(self) -> list[str]:

@@ -121,7 +121,7 @@ def plan_variants(
     """What is compiled for each kernel, and the numbers that it is called with: kernels that nothing was chosen for
     may share a function.
     """
-    distinct, chosen = {k.digest: k for k in kernels}, chosen or {}
+    distinct, chosen = {k.digest: k for k in kernels}, {d: c for d, c in (chosen or {}).items() if c}
     free = NUMBERS if target.emit == "c" else {}
     shared = share([k for digest, k in distinct.items() if digest not in chosen], free)
     for digest in distinct.keys() & chosen.keys():

@@ -21,7 +21,7 @@ from qcc.lower.kernel import Kernel
 from qcc.schedule import avx512, floats, vnni
 from qcc.schedule.decide import Decide
 from qcc.schedule.intrinsic import function
-from qcc.schedule.tiles import SHARES, divisors, tile_steps
+from qcc.schedule.tiles import SHARES, divisors, nearest_divisor, tile_steps
 
 ROWS, ROW_BYTES = 16, 64
 """Size of a tile register at most."""
@@ -113,25 +113,27 @@ def conv_gemm(kernel: Kernel, decide: Decide) -> Any | None:
     blocks, pitch = kernel.view("w").shape[0], pitch_of(kernel)
     default = next(c for c in (2, 3, 1) if blocks % c == 0)
     few = pitch is not None and -(-((height - 1) * pitch + width) // ROWS) <= SUMS  # one pass over the weights
-    cols = decide("cols", divisors(blocks, SUMS), 1 if few or height * width <= ROWS * SUMS else default)
+    cols = decide("amx_cols", divisors(blocks, SUMS), 1 if few or height * width <= ROWS * SUMS else default)
     options = [Tiling.of(height, width, p, None, SUMS // cols) for p in {None, pitch}]
     best = min(options, key=lambda t: (t.cycles, t.pitch is None))
     if not decide("amx", [0, 1], int(pays(kernel, best))):
         return None
-    joined = decide("joined", [0, 1] if pitch is not None else [0], int(best.pitch is not None))
+    joined = decide("amx_joined", [0, 1] if pitch is not None else [0], int(best.pitch is not None))
     best = Tiling.of(height, width, pitch if joined else None, None, SUMS // cols)
-    rows = decide("rows", range(1, min(best.length, ROWS) + 1), best.rows)
+    rows = min(best.length, decide("amx_rows", range(1, ROWS + 1), best.rows))
     tiling = Tiling.of(height, width, best.pitch, rows, SUMS // cols)
     sets = blocks // cols
     weight_bytes = math.prod(kernel.view("w").shape)
     enough = [s for s in divisors(sets) if batch * tiling.groups * (sets // s) >= SHARES] or [1]
-    share = decide("share", divisors(sets), enough[-1] if weight_bytes <= LEVEL_2 else 1)
+    default = enough[-1] if weight_bytes <= LEVEL_2 else 1
+    share = nearest_divisor(sets, decide("amx_share", divisors(blocks), default))
     x = kernel.view("x").strides
     image_bytes = kernel.param("stride") * x[1] * height if height > 1 else kernel.param("step") * width
     chunks = divisors(tiling.groups)
     shared = [c for c in chunks if batch * (tiling.groups // c) * (sets // share) >= SHARES] or chunks[:1]
     fitting = [c for c in shared if c * image_bytes // tiling.groups <= LEVEL_2] or shared[:1]
-    chunk = decide("chunk", chunks, fitting[-1])
+    most = decide("amx_chunk", [0, *(1 << n for n in range((height * width).bit_length()))], 0)
+    chunk = nearest_divisor(tiling.groups, most or fitting[-1])
 
     with IRBuilder() as builder, function(kernel) as p:
         gemm = _Gemm(kernel, p, tiling, cols)

@@ -16,7 +16,7 @@ from qcc.schedule import avx2_intrin, products, tables
 from qcc.schedule.decide import Decide
 from qcc.schedule.floats import finish_layer
 from qcc.schedule.gemm import gemm_loops
-from qcc.schedule.tiles import divisors, gemm_chunks, nearest_divisor
+from qcc.schedule.tiles import divisors, gemm_chunk, nearest_divisor
 
 ACCUMULATORS = 12
 REGISTERS = 16
@@ -51,7 +51,7 @@ def conv_gemm(sch: Any, kernel: Kernel, decide: Decide) -> None:
     room = WIDENED_BYTES // 2 - (rows - 1) * step if shared else WIDENED_BYTES // 2 // rows
     fitting = [d for d in divisors(groups, max(1, room // dot)) if d >= 32]
     part = decide("part", divisors(groups), fitting[-1] if fitting else groups)
-    chunk = decide("chunk", *gemm_chunks(kernel, rows, cols))
+    chunk = gemm_chunk(kernel, decide, rows, cols)
 
     wide = sch.cache_read(acc, 0, "global") if shared else sch.reindex(acc, ("read", 0))
     sch.unsafe_set_dtype(wide, 0, "int16")

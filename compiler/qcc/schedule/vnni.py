@@ -15,7 +15,7 @@ from qcc.schedule import avx512, products, tables
 from qcc.schedule.decide import Decide
 from qcc.schedule.floats import finish_layer
 from qcc.schedule.gemm import gemm_loops
-from qcc.schedule.tiles import divisors, gemm_chunks, nearest_divisor, register_tile
+from qcc.schedule.tiles import divisors, gemm_chunk, nearest_divisor, register_tile
 
 ACCUMULATORS = 28
 
@@ -28,7 +28,7 @@ def conv_gemm(sch: Any, kernel: Kernel, decide: Decide) -> None:
     rows_default, cols_default = register_tile(width, blocks, ACCUMULATORS)
     rows = decide("rows", divisors(width, ACCUMULATORS), rows_default)
     cols = decide("cols", divisors(blocks, 8), cols_default)
-    chunk = decide("chunk", *gemm_chunks(kernel, rows, cols))
+    chunk = gemm_chunk(kernel, decide, rows, cols)
 
     vectors = 2 if cols % 2 == 0 else 1
     at, xi, nr, ni = gemm_loops(sch, kernel, rows, chunk, (cols // vectors, vectors * avx512.LANES))

@@ -6,7 +6,7 @@ import subprocess
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +15,11 @@ from qcc.data import data_folder
 from qcc.emit.entry import prototype
 from qcc.emit.library import call_tool, compiler_command
 from qcc.emit.package import C_TYPES
-from qcc.lower.build import Built
-from qcc.lower.kernel import Kernel
-from qcc.target import Target
 from qcc.tune.case import Bytes, Case
+
+if TYPE_CHECKING:
+    from qcc.target import Target
+    from qcc.tune.tasks import Candidate
 
 COLD_BYTES = 4 << 20
 """Constants are read from as much memory in turn, beyond a level-2 cache."""
@@ -32,9 +33,10 @@ class ProgramEndedError(Exception):
         self.late = late
 
 
-def link_program(kernel: Kernel, variants: Sequence[Built], target: Target, folder: Path) -> Path:
+def link_program(candidates: Sequence[Candidate], target: Target, folder: Path) -> Path:
     """A program for the target's machine. Raises ToolError."""
-    lines = ["#include <stdint.h>"]
+    lines, variants = ["#include <stdint.h>"], [c.built for c in candidates]
+    kernel = candidates[0].call.kernel
     for i, built in enumerate(variants):
         pointers = [f"{'' if o.role == 'out' else 'const '}{C_TYPES[o.view.dtype]} *" for o in kernel.operands]
         arguments = ", ".join(f"({pointer})a[{n}]" for n, pointer in enumerate(pointers))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from qcc.ir.graph import Graph
+from qcc.lower.build import Built
 from qcc.lower.kernel import Call, Kernel
 from qcc.pipeline import lower
 from qcc.plan.layout import Layout, plan_layout
@@ -40,6 +41,20 @@ class Task:
     def case(self) -> Case:
         """Memory to run it on; not thread-safe before its first use."""
         return make_case(self.call, self.layout)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A task that was compiled by some decisions; ``call`` has its constants packed as these want them."""
+
+    task: Task
+    call: Call
+    built: Built
+
+    @property
+    def case(self) -> Case:
+        """Memory to run it on."""
+        return self.task.case if self.call is self.task.call else make_case(self.call, self.task.layout)
 
 
 def find_tasks(graph: Graph, target: Target) -> list[Task]:
