@@ -44,6 +44,7 @@ toolchain:
 
 cross: toolchain
 	@$(call install,aarch64-linux-gnu-gcc,gcc-aarch64-linux-gnu libc6-dev-arm64-cross)
+	@$(call install,arm-linux-gnueabihf-gcc,gcc-arm-linux-gnueabihf libc6-dev-armhf-cross)
 	@$(call install,qemu-aarch64,qemu-user)
 
 define install

@@ -124,6 +124,8 @@ class Layout:
     """Node output → the input it overwrites."""
     fills: dict[str, list[Fill]] = field(default_factory=dict)
     """Node output, or int8 graph input → halos to fill before it is written."""
+    overlays: dict[str, int] = field(default_factory=dict)
+    """Node output that may begin where its input x does → the direction of its kernel (``plan.overlay``)."""
 
     @property
     def storage(self) -> str:
@@ -151,13 +153,17 @@ class Layout:
         at = self.places[value]
         return at.view, BufferArg(at.buffer, at.offset)
 
+    def overlay(self, value: str) -> int:
+        """1 or -1 where a node's output may lie over its input x, if its kernel goes forward or backward; else 0."""
+        return self.overlays.get(value, 0)
+
     def part(self, value: str, begin: tuple[int, ...], end: tuple[int, ...]) -> tuple[View, BufferArg]:
         """Where the part [begin, end) of a value lies; a concat's input is there if this equals its ``place``."""
         at = self.places[value].sliced(begin, end)
         return at.view, BufferArg(at.buffer, at.offset)
 
     def window(self, value: str, pad: Halo) -> tuple[View, BufferArg]:
-        """As ``place`` for an NHWC value, extended by ``pad`` = (top, left, bottom, right) into the halo , if any."""
+        """As ``place`` for an NHWC value, extended by ``pad`` = (top, left, bottom, right) into the halo, if any."""
         view, arg = self.place(value)
         if not self.target.halos:
             return view, arg
@@ -206,7 +212,12 @@ class Layout:
 
 def plan_layout(graph: Graph, target: Target) -> Layout:
     """Decide the place of every activation of an integer graph (see the module's docstring)."""
-    return _Planner(graph, target).plan()
+    from qcc.plan.overlay import overlays
+
+    layout = _Planner(graph, target).plan()
+    if target.emit == "c":
+        layout.overlays = overlays(layout)
+    return layout
 
 
 def widest(a: Halo, b: Halo) -> Halo:
