@@ -29,7 +29,7 @@ def test_x86_vnni_asks_for_cascade_lake() -> None:
     t = Target.load("x86-vnni")
     assert (t.family, t.storage, t.lanes, t.dot, t.vector_bytes) == ("vnni", "uint8", 16, 4, 64)
     assert set(t.requires) == VNNI_FLAGS
-    assert dict(t.llvm)["mcpu"] == "cascadelake"
+    assert t.llvm.options()["mcpu"] == "cascadelake"
 
 
 def test_a_file_of_ones_own(tmp_path: Path) -> None:
@@ -85,11 +85,11 @@ def test_unknown_name() -> None:
     [
         ("lanes = 16", "lanes = 16\nlane = 3", r"mine.toml: unknown key 'lane'. Hint: known keys: name, .*lanes"),
         ('mcpu = "cascadelake"', 'mcpu = "x"\ncpu = "y"',
-         r"unknown key 'llvm.cpu'. Hint: known keys: kind, mtriple, mcpu, mattr"),
+         r"unknown key 'llvm.cpu'. Hint: known keys: kind, mtriple, mcpu, mattr, mfloat_abi"),
         ("lanes = 16", "", r"mine.toml: key 'lanes' is missing"),
         ('mcpu = "cascadelake"', "", r"key 'llvm.mcpu' is missing"),
         ('"vnni"  ', '"avx9"  ',
-         r"key 'family' has the wrong value 'avx9'. Hint: allowed: 'amx', 'vnni', 'avx2', 'c99', .* or 'neon'"),
+         r"key 'family' has the wrong value 'avx9'. Hint: allowed: 'amx', 'vnni', 'avx2', 'c99', .* or 'neon32'"),
         ('"uint8"', '"float"', r"key 'storage' has the wrong value 'float'. Hint: allowed: 'uint8' or 'int8'"),
         ("lanes = 16", 'lanes = "16"', r"key 'lanes' has the wrong value '16'. Hint: allowed: a valid integer"),
         ("lanes = 16", "lanes = 0", r"key 'lanes' has the wrong value 0. Hint: allowed: greater than or equal to 1"),

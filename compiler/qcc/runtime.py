@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 Arrays = Mapping[str, NDArray[Any]]
 _HOOK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int32)
-_FORMAT = 1
+FORMAT = 2
+"""Of manifest.json: raised whenever a key is added, removed, or changes its meaning."""
 _RECOMPILE = "compile the model again"
 _LOCKS: dict[int, threading.Lock] = {}
 """One for each open library: models that share it share its arena."""
@@ -216,7 +217,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise ArtifactError(what, where=where, hint=hint) from error
     except (OSError, ValueError) as error:
         raise ArtifactError(f"manifest.json cannot be read ({error})", where=where, hint=_RECOMPILE) from error
-    if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise ArtifactError("manifest.json is of another version of qcc", where=where, hint=_RECOMPILE)
     return manifest
 

@@ -9,7 +9,7 @@ tiles, vectors finish the group before.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,10 +18,10 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from qcc.lower.kernel import Kernel
-from qcc.schedule import avx512, vnni
+from qcc.schedule import avx512, floats, vnni
 from qcc.schedule.decide import Decide
 from qcc.schedule.intrinsic import function
-from qcc.schedule.tiles import SHARES, divisors, tile_steps
+from qcc.schedule.tiles import SHARES, divisors, nearest_divisor, tile_steps
 
 ROWS, ROW_BYTES = 16, 64
 """Size of a tile register at most."""
@@ -119,25 +119,27 @@ def conv_gemm(kernel: Kernel, decide: Decide) -> Any | None:
     blocks, pitch = kernel.view("w").shape[0], pitch_of(kernel)
     default = next(c for c in (2, 3, 1) if blocks % c == 0)
     few = pitch is not None and -(-((height - 1) * pitch + width) // ROWS) <= SUMS  # one pass over the weights
-    cols = decide("cols", divisors(blocks, SUMS), 1 if few or height * width <= ROWS * SUMS else default)
+    cols = decide("amx_cols", divisors(blocks, SUMS), 1 if few or height * width <= ROWS * SUMS else default)
     options = [Tiling.of(height, width, p, None, SUMS // cols) for p in {None, pitch}]
     best = min(options, key=lambda t: (t.cycles, t.pitch is None))
     if not decide("amx", [0, 1], int(pays(kernel, best))):
         return None
-    joined = decide("joined", [0, 1] if pitch is not None else [0], int(best.pitch is not None))
+    joined = decide("amx_joined", [0, 1] if pitch is not None else [0], int(best.pitch is not None))
     best = Tiling.of(height, width, pitch if joined else None, None, SUMS // cols)
-    rows = decide("rows", range(1, min(best.length, ROWS) + 1), best.rows)
+    rows = min(best.length, decide("amx_rows", range(1, ROWS + 1), best.rows))
     tiling = Tiling.of(height, width, best.pitch, rows, SUMS // cols)
     sets = blocks // cols
     weight_bytes = math.prod(kernel.view("w").shape)
     enough = [s for s in divisors(sets) if batch * tiling.groups * (sets // s) >= SHARES] or [1]
-    share = decide("share", divisors(sets), enough[-1] if weight_bytes <= ROOM else 1)
+    default = enough[-1] if weight_bytes <= ROOM else 1
+    share = nearest_divisor(sets, decide("amx_share", divisors(blocks), default))
     x = kernel.view("x").strides
     image_bytes = kernel.param("stride") * x[1] * height if height > 1 else kernel.param("step") * width
     chunks = divisors(tiling.groups)
     shared = [c for c in chunks if batch * (tiling.groups // c) * (sets // share) >= SHARES] or chunks[:1]
     fitting = [c for c in shared if c * image_bytes // tiling.groups <= ROOM] or shared[:1]
-    chunk = decide("chunk", chunks, fitting[-1])
+    most = decide("amx_chunk", [0, *(1 << n for n in range((height * width).bit_length()))], 0)
+    chunk = nearest_divisor(tiling.groups, most or fitting[-1])
 
     with IRBuilder() as builder, function(kernel) as p:
         gemm = _Gemm(kernel, p, tiling, cols)
@@ -292,9 +294,7 @@ class _Gemm:
 
     def _store_pixel(self, work: Work, row: Any, column: Any, number: Any) -> None:
         """One pixel of all blocks, whose sums have a number in the buffer."""
-        shift, raised, channels, clamped, fraction, short = (
-            self.kernel.param(k) for k in ("shift", "raised", "channels", "clamped", "fraction", "short")
-        )
+        channels = self.kernel.param("channels")
         residual = next((o.view.strides for o in self.kernel.operands if o.key == "residual"), None)
 
         def pixel(strides: tuple[int, ...]) -> Any:
@@ -306,13 +306,33 @@ class _Gemm:
         for j, count in _vectors(self.cols):
             channel, begin = (work.block + j) * ROWS, (number * self.cols + j) * ROWS
             sums = [self.sums[T.ramp(begin + i * ROWS, 1, ROWS)] for i in range(count)]
+            y, into = self.p["y"], pixel(self.y) + channel
+            out = T.decl_buffer((ROWS * count,), str(y.dtype), data=y.data, elem_offset=into)
+            if "step" in self.p:
+                self._store_floats(out, sums, channel, pixel(residual) + channel if residual is not None else None)
+                continue
+            shift, raised, clamped, fraction, short = (
+                self.kernel.param(k) for k in ("shift", "raised", "clamped", "fraction", "short")
+            )
             by = vectors("shift", channel, count) if shift is None else shift
             old = vectors("residual", pixel(residual) + channel, count) if residual is not None else None
             multipliers = vectors("multiplier", channel, count)
             v = avx512.finished(sums, multipliers, by, old, self.p["q"], raised, clamped, fraction, short)
-            y, start = self.p["y"], pixel(self.y) + channel
-            out = T.decl_buffer((ROWS * count,), str(y.dtype), data=y.data, elem_offset=start)
             avx512.store(out, v, channel, channels)
+
+    def _store_floats(self, out: Any, sums: Sequence[Any], channel: Any, old: Any | None) -> None:
+        """Vectors of sums of a layer whose result is float32; ``old`` is the offset of its residual."""
+        lanes = ROWS * len(sums)
+
+        def at(key: str, offset: Any) -> Any:
+            buffer = self.p[key]
+            return T.decl_buffer((lanes,), str(buffer.dtype), data=buffer.data, elem_offset=offset)
+
+        constants = {key: at(key, channel)[T.ramp(T.int32(0), 1, lanes)] for key in ("addend", "scale")}
+        acc = sums[0] if len(sums) == 1 else tirx.Shuffle(sums, list(range(lanes)))
+        residual = at("residual", old) if old is not None else None
+        channels = self.kernel.param("channels")
+        floats.store_layer(out, acc, constants, self.p["step"], residual, self.p["q"], channel, channels)
 
 
 def _vectors(cols: int) -> Iterator[tuple[int, int]]:

@@ -14,6 +14,7 @@ from typing import Any
 from qcc.lower.kernel import Kernel
 from qcc.schedule import avx2_intrin, loops, products, tables
 from qcc.schedule.decide import Decide
+from qcc.schedule.floats import finish_layer
 from qcc.schedule.loops import GemmTile
 from qcc.schedule.tiles import divisors
 
@@ -65,6 +66,8 @@ def conv_depthwise(sch: Any, kernel: Kernel, decide: Decide) -> None:
 
 
 def _epilogue(kernel: Kernel) -> str:
+    if kernel.view("y").dtype == "float32":
+        return finish_layer(kernel, avx2_intrin.LANES)
     residual = any(o.key == "residual" for o in kernel.operands)
     keys = ("shift", "raised", "channels", "clamped")
     fixed = [kernel.param(key) for key in keys]

@@ -7,7 +7,25 @@ from typing import Any
 
 from qcc.lower.kernel import Kernel
 from qcc.schedule.decide import Decide
-from qcc.schedule.tiles import divisors, gemm_chunks, nearest_divisor
+from qcc.schedule.tiles import divisors, gemm_chunk, nearest_divisor
+
+
+def gemm_loops(sch: Any, kernel: Kernel, rows: int, chunk: int, channels: tuple[int, int]) -> tuple[Any, Any, Any, Any]:
+    """Block ``out`` in tiles of ``rows`` pixels x ``channels`` (groups, channels of a group), the parallel loop over
+    (chunk of tiles, block of channels): the loops (tiles of a chunk, pixels, groups, channels).
+    """
+    b, y, x, n = sch.get_loops(sch.get_sblock("out"))
+    xo, xi = sch.split(x, [None, rows])
+    no, nr, ni = sch.split(n, [None, *channels])
+    if kernel.param("outputs")[1] > 1:
+        outer, inner = sch.split(y, [None, chunk])
+        sch.reorder(b, outer, no, inner, xo, xi, nr, ni)
+        sch.parallel(sch.fuse(b, outer, no))
+        return xo, xi, nr, ni
+    outer, at = sch.split(xo, [None, chunk])
+    sch.reorder(b, y, outer, no, at, xi, nr, ni)
+    sch.parallel(sch.fuse(b, y, outer, no))
+    return at, xi, nr, ni
 
 
 @dataclass(frozen=True)
@@ -30,20 +48,10 @@ def gemm(
     ``product`` and ``epilogue`` are tensor intrinsics; an epilogue finishes ``vectors`` blocks. The stage ``widened``
     is computed for each part of a run.
     """
-    acc, out = sch.get_sblock("acc"), sch.get_sblock("out")
-    _, height, _ = kernel.param("outputs")
-    chunk = decide("chunk", *gemm_chunks(kernel, tile.rows, tile.cols))
-    b, y, x, n = sch.get_loops(out)
-    xo, xi = sch.split(x, [None, tile.rows])
-    no, nr, ni = sch.split(n, [None, tile.cols // vectors, vectors * tile.lanes])
-    if height > 1:
-        outer, inner = sch.split(y, [None, chunk])
-        sch.reorder(b, outer, no, inner, xo, xi, nr, ni)
-        at = xo
-    else:
-        outer, at = sch.split(xo, [None, chunk])
-        sch.reorder(b, y, outer, no, at, xi, nr, ni)
-    sch.parallel(sch.fuse(b, outer, no) if height > 1 else sch.fuse(b, y, outer, no))
+    acc = sch.get_sblock("acc")
+    chunk = gemm_chunk(kernel, decide, tile.rows, tile.cols)
+    channels = (tile.cols // vectors, vectors * tile.lanes)
+    at, xi, nr, ni = gemm_loops(sch, kernel, tile.rows, chunk, channels)
     sch.compute_at(acc, at, preserve_unit_loops=True)
     pixel, channel, ky, kx, r = sch.get_loops(acc)[-5:]
     cr, cl = sch.split(channel, [tile.cols, tile.lanes])

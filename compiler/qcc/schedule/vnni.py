@@ -13,6 +13,7 @@ from typing import Any
 from qcc.lower.kernel import Kernel
 from qcc.schedule import avx512, loops, products, tables
 from qcc.schedule.decide import Decide
+from qcc.schedule.floats import finish_layer
 from qcc.schedule.loops import GemmTile
 from qcc.schedule.tiles import divisors, register_tile
 
@@ -38,10 +39,14 @@ def conv_depthwise(sch: Any, kernel: Kernel, decide: Decide) -> None:
     stride, dilation = kernel.param("stride"), kernel.param("dilation")
     product = avx512.depthwise(lines, pixels, stride, dilation, taps_x, kernel.param("parts"), groups)
     pair = (2, 1) if lines == 2 else (1, 2) if pixels % 2 == 0 else (1, 1)
+    if kernel.view("y").dtype == "float32":
+        pair = (1, 1)
     loops.depthwise(sch, (lines, pixels), lanes, product, _epilogue(kernel, pair, 1), pair)
 
 
 def _epilogue(kernel: Kernel, pixels: tuple[int, int], vectors: int) -> str:
+    if kernel.view("y").dtype == "float32":
+        return finish_layer(kernel, avx512.LANES * vectors)
     residual = any(o.key == "residual" for o in kernel.operands)
     keys = ("shift", "raised", "channels", "clamped")
     fixed = [kernel.param(key) for key in keys]
