@@ -320,6 +320,8 @@ def _decisions(
         return {}
     key, digests = Key.of(target), {call.kernel.digest for call in calls}
     chosen = known.chosen(key, digests)
+    if records is None and not chosen and known.stale(key) is None:
+        return {}
     source, ignored = "the records that come with qcc" if records is None else str(records), known.stale(key)
     remarks.append(f"{len(chosen)} of {len(digests)} kernels are compiled as {source} say"
                    + (f"; ignored: {ignored}" if ignored else ""))  # fmt: skip
