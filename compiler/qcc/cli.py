@@ -252,8 +252,8 @@ def tune(
     from qcc.tune import report
     from qcc.tune.measure import choose_measure
 
-    chosen = Target.load(target)
-    measure = choose_measure(chosen, rpc, key)
+    chosen = pipeline.load_target(target)
+    measure = choose_measure(chosen, rpc, key) if isinstance(chosen, Target) else None
     with report.shown_progress(trials, seconds) as watch:
         result = pipeline.autotune(model, target=chosen, records=records, calib=calib, trials=trials, seconds=seconds,
                                    seed=seed, jobs=jobs, measure=measure, watch=watch)  # fmt: skip

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qcc.errors import CalibrationError, QccError, TargetError
+from qcc.errors import CalibrationError, QccError, TargetError, TuningError
 from qcc.ir.graph import Graph
 from qcc.ir.text import show
 from qcc.ir.verify import verify
@@ -204,8 +204,8 @@ def build(
 
 
 def autotune(
-    model: Any, *, target: str | Path | Target = "host", records: str | Path, calib: Any = None, trials: int = 400,
-    seconds: float | None = None, seed: int = 0, jobs: int = 1, measure: Measure | None = None,
+    model: Any, *, target: str | Path | Target | Description = "host", records: str | Path, calib: Any = None,
+    trials: int = 400, seconds: float | None = None, seed: int = 0, jobs: int = 1, measure: Measure | None = None,
     watch: Callable[[Progress], None] | None = None, name: str | None = None, method: str = "mse",
     example_inputs: Any = None,
 ) -> Result:
@@ -218,7 +218,10 @@ def autotune(
     """
     from qcc.tune.job import run_job
 
-    chosen = target if isinstance(target, Target) else Target.load(target)
+    chosen = load_target(target)
+    if not isinstance(chosen, Target):
+        raise TuningError("an accelerator's compiler tries every tiling on the cycle model by itself",
+                          where=chosen.name, hint="compile: there is nothing to tune")
     io: Io = "int8" if chosen.emit == "c" else "float"
     graph = quantize(model, calib=calib, name=name, io=io, method=method, example_inputs=example_inputs)
     return run_job(graph, chosen, Path(records), trials=trials, seconds=seconds, seed=seed, jobs=jobs, measure=measure,
