@@ -1,8 +1,8 @@
 """What tuning gains, and the records that come with qcc. Tables go to docs/tuning.md, records to targets/records/.
 
-    python benchmarks/tuning.py x86 [--time 15m] [--target host]     whole models, one thread, medians of one run
-    python benchmarks/tuning.py m4                                    instructions of the MLPerf Tiny models ($QCC_DATA)
-    python benchmarks/tuning.py ship [--time 5m] [--targets x86-vnni,arm-neon]
+    python benchmarks/tuning.py x86 [--time 15m] [--trials 2000] [--target host]    whole models, medians of one run
+    python benchmarks/tuning.py m4                                  instructions of the MLPerf Tiny models ($QCC_DATA)
+    python benchmarks/tuning.py ship [--time 2m] [--targets x86-vnni,arm-neon]
 
 A job that was interrupted goes on: records are kept in build/tuning. ``ship`` takes --time for each model and target.
 """
@@ -67,7 +67,7 @@ def x86(options: argparse.Namespace) -> list[str]:
     rows, gains = [], []
     for name in options.models.split(","):
         graph, records = program(name), KEPT / f"{name}-{target.name}.jsonl"
-        result = tune(graph, target, records, options.time)
+        result = tune(graph, target, records, options.time, options.trials)
         candidates = len(load_records(records))
         with tempfile.TemporaryDirectory(prefix="qcc-") as scratch:
             nothing = Path(scratch) / "no.jsonl"
@@ -176,11 +176,12 @@ def duration(text: str) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=re.split(r"\n\n", __doc__ or "")[0])
     kinds = parser.add_subparsers(dest="kind", required=True)
-    for kind, models, seconds in (("x86", MODELS, "15m"), ("m4", TINY, "10m"), ("ship", SHIPPED_MODELS, "5m")):
+    for kind, models, seconds in (("x86", MODELS, "15m"), ("m4", TINY, "10m"), ("ship", SHIPPED_MODELS, "2m")):
         one = kinds.add_parser(kind)
         one.add_argument("--models", default=",".join(models))
         one.add_argument("--time", default=seconds, type=duration, help="longest time of a job")
     kinds.choices["x86"].add_argument("--target", default="host")
+    kinds.choices["x86"].add_argument("--trials", default=TRIALS, type=int)
     kinds.choices["ship"].add_argument("--targets", default=",".join(SHIPPED_TARGETS))
     options = parser.parse_args()
     KEPT.mkdir(parents=True, exist_ok=True)

@@ -39,7 +39,7 @@ class Task:
 
     @cached_property
     def case(self) -> Case:
-        """Memory to run it on; not thread-safe before its first use."""
+        """Memory to run it on."""
         return make_case(self.call, self.layout)
 
 
