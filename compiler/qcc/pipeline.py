@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qcc.errors import CalibrationError, QccError, TargetError, TuningError
-from qcc.ir.graph import Graph
+from qcc.ir.graph import Graph, runs_float
 from qcc.ir.text import show
 from qcc.ir.verify import verify
 from qcc.target import Target
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from qcc.plan.layout import Layout
     from qcc.quantize.calibrate import Calibration
     from qcc.quantize.convert import Io
+    from qcc.quantize.modes import Mode
     from qcc.runtime import Model
     from qcc.tune.job import Progress, Result
     from qcc.tune.measure import Measure
@@ -49,7 +50,7 @@ def compile(
     out: str | Path | None = None, name: str | None = None, io: Io | None = None, method: str = "mse",
     jobs: int | None = None, dump_ir: str | Path | None = None, progress: bool | None = None,
     example_inputs: Any = None, host: str | Path | Target | None = None, package: str | None = None,
-    records: str | Path | None = None,
+    records: str | Path | None = None, mode: Mode = "int8",
 ) -> Model | NpuModel:
     """Compile a model into a library for ``target``, or into an accelerator's program, and load it.
 
@@ -63,12 +64,15 @@ def compile(
     (``quantize.observers.METHODS``). ``jobs``: processes that build kernels. ``dump_ir``: a folder for the graph after
     each stage. ``progress``: bars on stderr (None: where that is a terminal). ``host``: with an accelerator, the target
     for nodes that it cannot compute. ``package``: the kind of firmware project that C source is for
-    (``emit.ecosystems``). ``records``: a file that ``qcc tune`` wrote (None: those that come with qcc). Raises
-    ``QccError``.
+    (``emit.ecosystems``). ``records``: a file that ``qcc tune`` wrote (None: those that come with qcc). ``mode``:
+    "int8"; "dynamic" (int8 weights, activations quantized while it runs) or "float16" (float16 weights, float32
+    arithmetic), which need no ``calib`` and a CPU target (docs/modes.md). Raises ``QccError``.
     """
     from qcc.emit.library import check_output
 
     chosen = load_target(target)
+    if mode != "int8":
+        check_mode(mode, chosen, calib, io)
     if package is not None and not (isinstance(chosen, Target) and chosen.emit == "c"):
         raise TargetError(f"there are no {package} packages for {chosen.name}: it does not get C source",
                           hint="choose a microcontroller, or leave --package out")
@@ -79,7 +83,7 @@ def compile(
     remarks: list[str] = []
     graph = Graph("")
     found = stages(model, calib=calib, name=name, io=io, method=method, progress=progress, remarks=remarks,
-                   example_inputs=example_inputs)
+                   example_inputs=example_inputs, mode=mode)
     for stage, graph in found:
         if dump_ir is not None:
             _dump(graph, stage, Path(dump_ir))
@@ -104,6 +108,18 @@ def compile(
     return made
 
 
+def check_mode(mode: Mode, target: Target | Description, calib: Any, io: Io | None) -> None:
+    """Refuse what a mode that runs float cannot do."""
+    fault = target.float_fault if isinstance(target, Target) else "it has no float unit"
+    if fault:
+        raise TargetError(f"mode {mode} needs a CPU that runs float32: {fault}", where=target.name,
+                          hint="use --mode int8, or a CPU target")
+    if calib is not None:
+        raise CalibrationError(f"mode {mode} takes no samples", hint="leave out --calib (or calib=…)")
+    if io == "int8":
+        raise QccError(f"inputs and outputs are float in mode {mode}", hint="leave out --io int8")
+
+
 def load_target(target: str | Path | Target | Description) -> Target | Description:
     """A target by name or file: a CPU, or an accelerator (``kind = "npu"``). Raises TargetError."""
     from qcc.npu.description import Description, is_npu
@@ -124,7 +140,7 @@ def quantize(
 
 def stages(
     model: Any, *, calib: Any = None, name: str | None = None, io: Io = "float", method: str = "mse",
-    progress: bool | None = None, remarks: list[str] | None = None, example_inputs: Any = None,
+    progress: bool | None = None, remarks: list[str] | None = None, example_inputs: Any = None, mode: Mode = "int8",
 ) -> Iterator[tuple[str, Graph]]:
     """The graph after each of ``STAGES``, verified; an integer graph is passed through."""
     from qcc.passes import FUSE_INTEGER, simplify
@@ -133,6 +149,8 @@ def stages(
     verify(graph)
     if graph is not model or not is_integer(graph):
         yield "import", graph
+    if is_integer(graph) and mode != "int8":
+        raise QccError("the model is quantized already", where=graph.name, hint="compile it with --mode int8")
     if is_integer(graph):
         for rewrite in FUSE_INTEGER:
             graph = rewrite(graph)
@@ -143,6 +161,14 @@ def stages(
     graph = simplify(graph)
     verify(graph)
     yield "simplify", graph
+
+    if mode != "int8":
+        from qcc.quantize.modes import convert_mode
+
+        graph = convert_mode(graph, mode, remarks)
+        verify(graph)
+        yield "quantize", graph
+        return
 
     from qcc.quantize.assign import assign
     from qcc.quantize.convert import convert
@@ -232,8 +258,12 @@ def lower(graph: Graph, layout: Layout) -> list[Call]:
     """The kernel calls of an integer program, in order."""
     from qcc.ops import OPS
 
-    computed = [node for node in graph.nodes if not layout.is_view(node.output)]
-    return [call for node in computed for call in OPS[node.op].kernels(node, layout)]
+    calls: list[Call] = []
+    for node in graph.nodes:
+        if not layout.is_view(node.output):
+            op = OPS[node.op]
+            calls += (op.float_kernels if runs_float(graph, node) else op.kernels)(node, layout)
+    return calls
 
 
 def is_integer(graph: Graph) -> bool:

@@ -119,6 +119,13 @@ class Target(_Table):
         return self.emit == "library"
 
     @property
+    def float_fault(self) -> str:
+        """Why the modes that run float are not for it; empty where float32 follows IEEE 754 and multiply-adds fuse."""
+        if self.emit == "c":
+            return "its programs are integer-only C"
+        return "its float vectors take subnormal numbers for zeros" if self.family == "neon32" else ""
+
+    @property
     def products(self) -> int:
         """Products in a cycle, roughly: an instruction with many rows takes one for each, and pairs with no other."""
         return self.lanes * self.dot * max(1, self.rows // 4)

@@ -18,7 +18,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from qcc.lower.kernel import Kernel
-from qcc.schedule import avx512, vnni
+from qcc.schedule import avx512, floats, vnni
 from qcc.schedule.decide import Decide
 from qcc.schedule.intrinsic import function
 from qcc.schedule.tiles import SHARES, divisors, nearest_divisor, tile_steps
@@ -276,9 +276,7 @@ class _Gemm:
 
     def _store_pixel(self, work: Work, row: Any, column: Any, number: Any) -> None:
         """One pixel of all blocks, whose sums have a number in the buffer."""
-        shift, raised, channels, clamped, fraction = (
-            self.kernel.param(k) for k in ("shift", "raised", "channels", "clamped", "fraction")
-        )
+        channels = self.kernel.param("channels")
         residual = next((o.view.strides for o in self.kernel.operands if o.key == "residual"), None)
 
         def at(key: str, offset: Any, lanes: int) -> Any:
@@ -292,11 +290,20 @@ class _Gemm:
             lanes, channel = ROWS * count, (work.block + j) * ROWS
             begin = (number * self.cols + j) * ROWS
             sums = [self.sums[T.ramp(begin + i * ROWS, 1, ROWS)] for i in range(count)]
-            by = at("shift", channel, lanes) if shift is None else shift
             old = at("residual", pixel(residual) + channel, lanes) if residual is not None else None
+            y = at("y", pixel(self.y) + channel, lanes)
+            if "step" in self.p:
+                constants = {key: at(key, channel, lanes)[T.ramp(T.int32(0), 1, lanes)] for key in ("addend", "scale")}
+                wide = sums[0] if count == 1 else tirx.Shuffle(sums, list(range(lanes)))
+                floats.store_layer(y, wide, constants, self.p["step"], old, self.p["q"], channel, channels)
+                continue
+            shift, raised, clamped, fraction = (
+                self.kernel.param(k) for k in ("shift", "raised", "clamped", "fraction")
+            )
+            by = at("shift", channel, lanes) if shift is None else shift
             fixed = (self.p["q"], raised, clamped, fraction)
             v = avx512.finished(sums, at("multiplier", channel, lanes), by, old, *fixed)
-            avx512.store(at("y", pixel(self.y) + channel, lanes), v, channel, channels)
+            avx512.store(y, v, channel, channels)
 
 
 def _vectors(cols: int) -> Iterator[tuple[int, int]]:

@@ -98,8 +98,15 @@ class GemmPart:
     dot: int
 
 
-def gemm_parts(target: Target, pixels: int, channels: int, depth: int) -> list[GemmPart]:
-    """How a target cuts a GEMM of rows of ``pixels`` with ``depth`` products an output: mostly one part."""
+def gemm_parts(target: Target, pixels: int, channels: int, depth: int, real: bool = False) -> list[GemmPart]:
+    """How a target cuts a GEMM of rows of ``pixels`` with ``depth`` products an output: mostly one part.
+
+    ``real``: it adds single products of float32.
+    """
+    if real:
+        lanes = target.vector_bytes // 4
+        ranges = split_pixels(pixels, -(-channels // lanes), target.accumulators)
+        return [GemmPart(first, last, 0, channels, lanes, 1) for first, last in ranges]
     if target.family in ("neon", "neon32"):
         from qcc.schedule.neon_tiles import REGISTERS, neon_parts
 
@@ -111,11 +118,13 @@ def gemm_parts(target: Target, pixels: int, channels: int, depth: int) -> list[G
     return [GemmPart(first, last, 0, channels, target.lanes, target.dot) for first, last in ranges]
 
 
-def depthwise_packing(target: Target, taps_y: int, sliding: bool) -> tuple[int, int]:
+def depthwise_packing(target: Target, taps_y: int, sliding: bool, real: bool = False) -> tuple[int, int]:
     """(channels of a block, rows of a column side by side) in packed weights of a depthwise convolution.
 
-    ``sliding``: rows of outputs lie one row of inputs apart, and their taps too.
+    ``sliding``: rows of outputs lie one row of inputs apart, and their taps too. ``real``: as for ``gemm_parts``.
     """
+    if real:
+        return target.vector_bytes // 4, 1
     if target.family in ("neon", "neon32"):
         if target.dot < 4:
             return 8, 1
