@@ -205,7 +205,6 @@ def build(
     from qcc.emit.csource import work_bytes
     from qcc.emit.library import emit_library
     from qcc.emit.package import Package
-    from qcc.lower.repack import repacked, scheduled_decisions
     from qcc.plan.arena import count_touches, plan_arena
     from qcc.plan.layout import plan_layout
     from qcc.remote import RemoteModel
@@ -214,11 +213,7 @@ def build(
     layout = plan_layout(graph, target)
     calls = lower(graph, layout)
     remarks = [] if remarks is None else remarks
-    decided = _decisions(calls, target, records, remarks)
-    repacks = [repacked(call, target, decided.get(call.kernel.digest, {})) for call in calls]
-    chosen = {new.kernel.digest: scheduled_decisions(decided[old.kernel.digest])
-              for new, old in zip(repacks, calls, strict=True) if old.kernel.digest in decided}  # fmt: skip
-    calls = repacks
+    calls, chosen = _decided(calls, target, records, remarks)
     built = _build(calls, target, jobs, progress, chosen)
     arena = plan_arena(layout, work_bytes(built, calls), count_touches(calls))
     made = Package(graph.name, graph, layout, arena, calls, built, target, tuple(remarks))
@@ -342,23 +337,29 @@ def _sources(folder: str) -> str:
     return state.hexdigest()
 
 
-def _decisions(
+def _decided(
     calls: list[Call], target: Target, records: str | Path | None, remarks: list[str]
-) -> dict[str, dict[str, int]]:
-    """Tuned decisions by kernel, from a user's records or those that come with qcc; ``remarks`` say how many."""
+) -> tuple[list[Call], dict[str, dict[str, int]]]:
+    """The calls with constants packed as records want them, and the decisions by kernel that are left to schedules.
+
+    ``records``: a user's, or None for those that come with qcc; ``remarks`` say how many kernels they know.
+    """
+    from qcc.lower.repack import repacked, scheduled_decisions
     from qcc.tune.records import Key, load_records, shipped_records
 
     known = shipped_records(target) if records is None else load_records(Path(records))
     if not len(known):
-        return {}
+        return calls, {}
     key, digests = Key.of(target), {call.kernel.digest for call in calls}
     chosen = known.chosen(key, digests)
     if records is None and not chosen and known.stale(key) is None:
-        return {}
+        return calls, {}
     source, ignored = "the records that come with qcc" if records is None else str(records), known.stale(key)
     remarks.append(f"{len(chosen)} of {len(digests)} kernels are compiled as {source} say"
                    + (f"; ignored: {ignored}" if ignored else ""))  # fmt: skip
-    return chosen
+    repacks = [repacked(call, target, chosen.get(call.kernel.digest, {})) for call in calls]
+    digests_now = {old.kernel.digest: new.kernel.digest for old, new in zip(calls, repacks, strict=True)}
+    return repacks, {digests_now[digest]: scheduled_decisions(c) for digest, c in chosen.items()}
 
 
 def _build(
