@@ -218,7 +218,7 @@ def sweep(model: Path, target: str, vary: tuple[str, ...], calib: Path | None, p
         plot.write_text(scatter(shown, "on-chip memory, MiB", "latency, ms"))
 
 
-class _Duration(click.ParamType):  # type: ignore[type-arg]
+class Duration(click.ParamType):  # type: ignore[type-arg]
     """Seconds; ``90s``, ``10m`` or ``2h``."""
 
     name = "duration"
@@ -238,7 +238,7 @@ class _Duration(click.ParamType):  # type: ignore[type-arg]
 @click.option("--records", type=click.Path(path_type=Path), required=True,
               help="The file that keeps what is measured; a job takes up where an earlier one ended.")
 @click.option("--trials", type=click.IntRange(1), default=400, show_default=True, help="Candidates to try in all.")
-@click.option("--time", "seconds", type=_Duration(), help="Longest time: 90s, 10m, 2h.")
+@click.option("--time", "seconds", type=Duration(), help="Longest time: 90s, 10m, 2h.")
 @click.option("--rpc", metavar="HOST:PORT", help="Measure on the devices of this TVM RPC tracker.")
 @click.option("--key", help="The devices' key at the tracker.")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes that compile kernels.")
@@ -254,8 +254,8 @@ def tune(
     from qcc.tune import report
     from qcc.tune.measure import choose_measure
 
-    chosen = Target.load(target)
-    measure = choose_measure(chosen, rpc, key)
+    chosen = pipeline.load_target(target)
+    measure = choose_measure(chosen, rpc, key) if isinstance(chosen, Target) else None
     with report.shown_progress(trials, seconds) as watch:
         result = pipeline.autotune(model, target=chosen, records=records, calib=calib, trials=trials, seconds=seconds,
                                    seed=seed, jobs=jobs, measure=measure, watch=watch)  # fmt: skip

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qcc.errors import CalibrationError, QccError, TargetError
+from qcc.errors import CalibrationError, QccError, TargetError, TuningError
 from qcc.ir.graph import Graph, runs_float
 from qcc.ir.text import show
 from qcc.ir.verify import verify
@@ -205,7 +205,6 @@ def build(
     from qcc.emit.csource import work_bytes
     from qcc.emit.library import emit_library
     from qcc.emit.package import Package
-    from qcc.lower.repack import repacked, scheduled_decisions
     from qcc.plan.arena import count_touches, plan_arena
     from qcc.plan.layout import plan_layout
     from qcc.remote import RemoteModel
@@ -214,11 +213,7 @@ def build(
     layout = plan_layout(graph, target)
     calls = lower(graph, layout)
     remarks = [] if remarks is None else remarks
-    decided = _decisions(calls, target, records, remarks)
-    repacks = [repacked(call, target, decided.get(call.kernel.digest, {})) for call in calls]
-    chosen = {new.kernel.digest: scheduled_decisions(decided[old.kernel.digest])
-              for new, old in zip(repacks, calls, strict=True) if old.kernel.digest in decided}  # fmt: skip
-    calls = repacks
+    calls, chosen = _decided(calls, target, records, remarks)
     built = _build(calls, target, jobs, progress, chosen)
     arena = plan_arena(layout, work_bytes(built, calls), count_touches(calls))
     made = Package(graph.name, graph, layout, arena, calls, built, target, tuple(remarks))
@@ -230,8 +225,8 @@ def build(
 
 
 def autotune(
-    model: Any, *, target: str | Path | Target = "host", records: str | Path, calib: Any = None, trials: int = 400,
-    seconds: float | None = None, seed: int = 0, jobs: int = 1, measure: Measure | None = None,
+    model: Any, *, target: str | Path | Target | Description = "host", records: str | Path, calib: Any = None,
+    trials: int = 400, seconds: float | None = None, seed: int = 0, jobs: int = 1, measure: Measure | None = None,
     watch: Callable[[Progress], None] | None = None, name: str | None = None, method: str = "mse",
     example_inputs: Any = None,
 ) -> Result:
@@ -244,7 +239,10 @@ def autotune(
     """
     from qcc.tune.job import run_job
 
-    chosen = target if isinstance(target, Target) else Target.load(target)
+    chosen = load_target(target)
+    if not isinstance(chosen, Target):
+        raise TuningError("an accelerator's compiler tries every tiling on the cycle model by itself",
+                          where=chosen.name, hint="compile: there is nothing to tune")
     io: Io = "int8" if chosen.emit == "c" else "float"
     graph = quantize(model, calib=calib, name=name, io=io, method=method, example_inputs=example_inputs)
     return run_job(graph, chosen, Path(records), trials=trials, seconds=seconds, seed=seed, jobs=jobs, measure=measure,
@@ -339,21 +337,29 @@ def _sources(folder: str) -> str:
     return state.hexdigest()
 
 
-def _decisions(
+def _decided(
     calls: list[Call], target: Target, records: str | Path | None, remarks: list[str]
-) -> dict[str, dict[str, int]]:
-    """Tuned decisions by kernel, from a user's records or those that come with qcc; ``remarks`` say how many."""
+) -> tuple[list[Call], dict[str, dict[str, int]]]:
+    """The calls with constants packed as records want them, and the decisions by kernel that are left to schedules.
+
+    ``records``: a user's, or None for those that come with qcc; ``remarks`` say how many kernels they know.
+    """
+    from qcc.lower.repack import repacked, scheduled_decisions
     from qcc.tune.records import Key, load_records, shipped_records
 
     known = shipped_records(target) if records is None else load_records(Path(records))
     if not len(known):
-        return {}
+        return calls, {}
     key, digests = Key.of(target), {call.kernel.digest for call in calls}
     chosen = known.chosen(key, digests)
+    if records is None and not chosen and known.stale(key) is None:
+        return calls, {}
     source, ignored = "the records that come with qcc" if records is None else str(records), known.stale(key)
     remarks.append(f"{len(chosen)} of {len(digests)} kernels are compiled as {source} say"
                    + (f"; ignored: {ignored}" if ignored else ""))  # fmt: skip
-    return chosen
+    repacks = [repacked(call, target, chosen.get(call.kernel.digest, {})) for call in calls]
+    digests_now = {old.kernel.digest: new.kernel.digest for old, new in zip(calls, repacks, strict=True)}
+    return repacks, {digests_now[digest]: scheduled_decisions(c) for digest, c in chosen.items()}
 
 
 def _build(

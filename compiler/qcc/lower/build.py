@@ -154,7 +154,10 @@ class Workers:
     """
 
     def __init__(self, count: int, seconds: float | None = None) -> None:
-        """``seconds``: time that a kernel may take; its worker is ended then, and another started."""
+        """``seconds``: time that a kernel may take; its worker is ended then, and another started.
+
+        Kernels with such a limit may be illegal: what LLVM prints about them is not shown.
+        """
         self._pool = ThreadPoolExecutor(count)
         self._mine, self._seconds = threading.local(), seconds
         self._started: list[subprocess.Popen[bytes]] = []
@@ -178,8 +181,10 @@ class Workers:
     def _compile(self, variant: Variant, target: Target) -> str | None:
         if getattr(self._mine, "worker", None) is None:
             path_here = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+            quiet = None if self._seconds is None else subprocess.DEVNULL
             self._mine.worker = subprocess.Popen([sys.executable, "-m", __name__], stdin=subprocess.PIPE,
-                                                 stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path_here})
+                                                 stdout=subprocess.PIPE, stderr=quiet,
+                                                 env={**os.environ, "PYTHONPATH": path_here})
             self._started.append(self._mine.worker)
         worker = self._mine.worker
         timer = None if self._seconds is None else threading.Timer(self._seconds, worker.kill)

@@ -16,6 +16,7 @@ import numpy as np
 from qcc.emit.library import call_tool, compiler_command
 from qcc.errors import TuningError
 from qcc.tune.measure import BLOCK_SECONDS, LEAST_ROUNDS, SECONDS, Outcome
+from qcc.tune.program import prepare_source
 
 if TYPE_CHECKING:
     from qcc.target import Target
@@ -102,14 +103,17 @@ def _shared(candidates: Sequence[Candidate], target: Target, folder: Path) -> Pa
             T.func_name(f"variant{i}")
             buffers = [T.arg(f"b{n}", tirx.decl_buffer((b.size,), "uint8")) for n, b in enumerate(case.buffers)]
             pointers = [T.address_of(buffers[n][offset]) for n, offset in case.args]
+            T.evaluate(tirx.call_extern("int32", "prepare"))
             T.evaluate(tirx.call_extern("void", built.symbol, *pointers, T.int32(0), T.int32(built.extent)))
         functions[f"variant{i}"] = builder.get().with_attr("global_symbol", f"variant{i}")
     assert target.llvm is not None, "source has no devices"
     made = tvm.compile(tvm.IRModule(functions), tvm.target.Target(target.llvm.options()))
 
     def link(output: str, objects: Sequence[str], options: Any = None, **unused: Any) -> None:
-        call_tool([*compiler_command(target), "-shared", *map(str, objects), "-o", output], folder)
+        sources = [*map(str, objects), "prepare.c"]
+        call_tool([*compiler_command(target), "-shared", "-fPIC", *sources, "-o", output], folder)
 
+    (folder / "prepare.c").write_text(prepare_source(target) + "\n")
     library = folder / LIBRARY
     made.export_library(str(library), fcompile=link, addons=[str(v.object) for v in variants])
     return library

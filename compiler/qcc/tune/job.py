@@ -117,6 +117,7 @@ class _Job:
         self.defaults()
         if not self.tasks:
             raise TuningError("no kernel of the model could be measured", hint=self.remarks[0])
+        self.tasks.sort(key=lambda t: -t.count * self.value(t, {}))
         self.patience = PATIENCE * len(self.tasks)
         self.history.append((0, self.total(best=True)))
         ended = "every candidate was tried"

@@ -35,7 +35,7 @@ class ProgramEndedError(Exception):
 
 def link_program(candidates: Sequence[Candidate], target: Target, folder: Path) -> Path:
     """A program for the target's machine. Raises ToolError."""
-    lines, variants = ["#include <stdint.h>"], [c.built for c in candidates]
+    lines, variants = [prepare_source(target)], [c.built for c in candidates]
     kernel = candidates[0].call.kernel
     for i, built in enumerate(variants):
         pointers = [f"{'' if o.role == 'out' else 'const '}{C_TYPES[o.view.dtype]} *" for o in kernel.operands]
@@ -52,6 +52,13 @@ def link_program(candidates: Sequence[Candidate], target: Target, folder: Path) 
     call_tool([*compiler_command(target), *static, str(data_folder("runtime") / "tune" / "measure.c"), "variants.c",
                *objects, "-o", str(program)], folder)  # fmt: skip
     return program
+
+
+def prepare_source(target: Target) -> str:
+    """C source of what a process does before it runs code for a target; 0 if the system refuses."""
+    asked = "qcc_amx_allowed()" if target.permission else "1"
+    include = '#include "qcc/amx.h"\n' if target.permission else ""
+    return f"#include <stdint.h>\n{include}int prepare(void);\nint prepare(void) {{ return {asked}; }}"
 
 
 class Program:
