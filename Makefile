@@ -9,7 +9,7 @@ PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
 demo: .venv/installed toolchain
 	@$(BIN)/python examples/01_digits/demo.py
 
-test: lint cross
+test: lint cross .venv/torch
 	@$(BIN)/python -m pytest -q -n 2
 
 lint: .venv/installed
@@ -32,6 +32,10 @@ clean:
 
 .venv/benchmark: .venv/installed
 	@$(PIP_INSTALL) -e '.[benchmark]'
+	@touch $@
+
+.venv/torch: .venv/installed
+	@$(PIP_INSTALL) -e '.[torch]'
 	@touch $@
 
 # A C compiler links the generated library. That of another machine and an emulator serve the ARM targets.

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from qcc import pipeline
+from qcc.data import data_folder
 from qcc.ir.graph import Graph, Node, TensorType
 from qcc.ops import OPS
 from qcc.remote import RemoteModel
@@ -141,7 +142,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
         Counted.plugin = work / "count_instructions.so"
-        source = Path(__file__).with_name("count_instructions.c")
+        source = data_folder("runtime") / "tune" / "count_aarch64.c"
         subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", str(Counted.plugin), str(source)], check=True)
         print("instructions per MAC, share of the multiplications, bar:", *targets)
         for kind, shapes in (("conv", GEMMS), ("depthwise", DEPTHWISE)):
