@@ -26,25 +26,34 @@ class Ring:
     """Parts of a memory that are used in turn; a part that still holds what is wanted is used again."""
 
     slots: Sequence[int]
+    slot_bytes: int = 0
     held: list[Hashable] = field(default_factory=list)
+    tails: list[Hashable] = field(default_factory=list)
+    """What the ends of the parts hold."""
     turn: int = 0
 
     def __post_init__(self) -> None:
         """All parts are empty."""
-        self.held = [None] * len(self.slots)
+        self.held, self.tails = [None] * len(self.slots), [None] * len(self.slots)
 
     def get(self, key: Hashable) -> tuple[int, bool]:
         """Address of the part for ``key``, and whether it is there already."""
         if key in self.held:
-            return self.slots[self.held.index(key)], True
+            self.turn = self.held.index(key)
+            return self.slots[self.turn], True
         self.turn = (self.turn + 1) % len(self.slots)
         self.held[self.turn] = key
         return self.slots[self.turn], False
 
+    def tail(self, key: Hashable) -> tuple[int, bool]:
+        """The same of the last 256 bytes of the part that was got last, for a table."""
+        held, self.tails[self.turn] = self.tails[self.turn] == key, key
+        return self.slots[self.turn] + self.slot_bytes - 256, held
+
 
 def ring(memory: Memory) -> Ring:
     """The parts of an on-chip memory."""
-    return Ring([i * memory.slot_bytes for i in range(memory.slots)])
+    return Ring([i * memory.slot_bytes for i in range(memory.slots)], memory.slot_bytes)
 
 
 class Emitter:
