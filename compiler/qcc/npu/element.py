@@ -121,7 +121,8 @@ class ElementJob(Job):
             if e.homes[value].memory == "dram":
                 rings[key], left = Ring(left[: c.depth]), left[c.depth :]
         if self.param is not None:
-            operands["b"] = Operand(self.param, self.param.shape)
+            table = self.param.reshape(*[1] * (len(tile) - 1), -1) if self.form == "table" else self.param
+            operands["b"] = Operand(table, table.shape)
         if self.form.startswith("softmax"):
             func = schedule.softmax(self.form, self.dims, tile)
         else:

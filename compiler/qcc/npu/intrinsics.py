@@ -55,8 +55,9 @@ def read_index(sch: Any, block: Any, name: str) -> int:
 
 
 def read_whole(sch: Any, block: Any, table: str) -> None:
-    """State that a block may read all of a table, as the index is data."""
-    sch.annotate_buffer_access(block, read_index(sch, block, table), "read", lambda *_: ((0, 256),))
+    """State that a block may read all of a table, as the index is data. TVM wants as many axes as the block has."""
+    sch.annotate_buffer_access(block, read_index(sch, block, table), "read",
+                               lambda *axes: [*[(0, 1)] * (len(axes) - 1), (0, 256)])  # fmt: skip
 
 
 def _describe(build: Build, inputs: Sequence[Tile], output: Tile, adds: bool) -> Any:

@@ -81,7 +81,7 @@ def window(kind: str, x: Sequence[int], result: Sequence[int], tile: Sequence[in
         extents = (shape[3], *taps, depth, shape[4])
         weight = te.placeholder(extents, "int8", "w")
         p = te.placeholder((factors[0], shape[3], shape[4]), "int32", "p")
-        more = ([te.placeholder((256,), "int8", "table")] if table else []) + (
+        more = ([te.placeholder(stages.table_shape(5), "int8", "table")] if table else []) + (
             [te.placeholder(shape, "int8", "residual")] if residual else [])
         tensors += [weight, p, *more]
         product = (partial(stages.products, channels=depth, r=r) if kind == "matmul" else
@@ -123,8 +123,8 @@ def window(kind: str, x: Sequence[int], result: Sequence[int], tile: Sequence[in
 
     value = -128 if kind == "max_pool" else 0
     _tensorize(sch, begin, 5, intrinsic("clear" if weighted else "begin", (), partial(
-        stages.cleared, tile, sums.dtype, value), [], sums))
-    target, byte = Tile("act", tuple(tile), "int8"), Tile("param", (256,), "int8")
+        stages.filled, tile, sums.dtype, value), [], sums))
+    target, byte = Tile("act", tuple(tile), "int8"), Tile("param", stages.table_shape(5), "int8")
     if kind == "matmul":
         w_tile = Tile("weight", (1, *taps, channels, tile[4]), "int8")
         build: Callable[..., Any] = partial(stages.products, tile, channels, r)
@@ -158,7 +158,7 @@ def element(form: str, configured: str, registers: Registers, shape: Sequence[in
     def part(own: Sequence[int], whole: Sequence[int]) -> Shape:
         return tuple(1 if n == 1 else w for n, w in zip(own, whole[len(whole) - len(own) :], strict=True))
 
-    table = form == "table" or form.startswith("softmax")
+    table = form == "table"
     left = te.placeholder(part(a, extents), "int8", "a")
     right = te.placeholder(b_shape if table else part(b_shape, extents), b_dtype, "b")
     near = Tile("act", part(a, tile), "int8")
@@ -192,7 +192,13 @@ def softmax(form: str, shape: Sequence[int], tile: Sequence[int]) -> Any:
             T.reads(x[region], table[0:256])
             T.writes(y[region])
             T.evaluate(T.call_extern("int32", f"element.{form}."))
-    return builder.get()
+    sch = s_tir.Schedule(builder.get())
+    block = sch.get_sblock("out")
+    at = sch.get_loops(block)[-1]
+    _read(sch, at, block, "a", "act")
+    _read(sch, at, block, "b", "param")
+    _write(sch, at, block)
+    return sch.mod["main"]
 
 
 def move(shape: Sequence[int], tile: Sequence[int], value: int | None) -> Any:
@@ -202,7 +208,7 @@ def move(shape: Sequence[int], tile: Sequence[int], value: int | None) -> Any:
     source = [] if value is not None else [te.placeholder(extents, "int8", "x")]
 
     def build(own: Sequence[int], *x: Any) -> Any:
-        return stages.copied(own, *x) if x else stages.cleared(own, "int8", value or 0)
+        return stages.copied(own, *x) if x else stages.filled(own, "int8", value or 0)
 
     made = build(extents, *source)
     sch = s_tir.Schedule(te.create_prim_func([*source, made]))

@@ -29,9 +29,9 @@ def _pixel(r: Registers, i: Any, j: Any, ky: Any, kx: Any) -> tuple[Any, Any]:
     return i * r["stride_h"] + ky * r["dilation_h"], j * r["stride_w"] + kx * r["dilation_w"]
 
 
-def cleared(shape: Shape, dtype: str, value: int) -> Any:
-    """All ``value``: where a reduction begins."""
-    return te.compute(shape, lambda *i: tirx.const(value, dtype), name="acc")
+def filled(shape: Shape, dtype: str, value: int) -> Any:
+    """All ``value``."""
+    return te.compute(shape, lambda *i: tirx.const(value, dtype), name="out")
 
 
 def products(shape: Shape, channels: int, r: Registers, x: Any, w: Any) -> Any:
@@ -73,7 +73,7 @@ def window(shape: Shape, form: str, r: Registers, x: Any) -> Any:
 
 
 def requantized(shape: Shape, r: Registers, table: bool, residual: bool, acc: Any, p: Any, *more: Any) -> Any:
-    """Sums to activations; p [bias, multiplier (, shift)][group, output], then a table [256], then a residual."""
+    """Sums to activations; p [bias, multiplier (, shift)][group, output], then a table, then a residual."""
     q = [i32(r[k]) for k in ("zero_point", "low", "high", "residual_zero", "residual_multiplier")]
     entries = more[0] if table else None
     other = more[-1] if residual else None
@@ -106,9 +106,14 @@ def pooled(shape: Shape, form: str, r: Registers, each: bool, acc: Any, m: Any =
     return te.compute(shape, value, name="out")
 
 
+def table_shape(rank: int) -> tuple[int, ...]:
+    """Of a table that is read by a block of so many axes."""
+    return (*[1] * (rank - 1), 256)
+
+
 def _lookup(table: Any, x: Any) -> Any:
     """``table[x + 128]``, as a function: a tensor intrinsic cannot stand for a load whose index is data."""
-    return tirx.call_pure_extern("int8", "lookup", table[0], x)
+    return tirx.call_pure_extern("int8", "lookup", table[(0,) * len(table.shape)], x)
 
 
 def copied(shape: Shape, x: Any) -> Any:

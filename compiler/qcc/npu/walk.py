@@ -8,11 +8,10 @@ already are costs nothing: the tile is a view. Constants are laid out in DRAM in
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from tvm import tirx
 from tvm.s_tir import SBlockRealize
@@ -21,7 +20,8 @@ from qcc.npu import isa
 from qcc.npu.emitter import Emitter, Home, Ring
 from qcc.npu.jobs import dense
 
-Env = dict[str, int]
+Env = dict[int, int]
+"""Loop variables by depth."""
 Box = tuple[tuple[int, ...], tuple[int, ...]]
 """First element and extents."""
 
@@ -29,8 +29,6 @@ WINDOW = (*isa.WINDOW[4:10], "zero_point")
 """Registers of a window that do not depend on the tile."""
 SCALING = (*isa.REQUANT[:7], "rounding")
 """Registers of requantization that are no addresses or strides."""
-TABLES = ("table", "softmax", "softmax_double")
-"""Forms of elementwise that look up."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +94,8 @@ class Walker:
     boxes: dict[str, Box] = field(default_factory=dict)
     owners: dict[str, str] = field(default_factory=dict)
     """On-chip buffer → the operand it is copied from or to."""
+    scope: list[Any] = field(default_factory=list)
+    """Variables of the loops around what is being compiled."""
     fresh: bool = False
     """Whether the accumulators count as 0."""
     folded: tuple[tuple[int, ...], Tile] | None = None
@@ -125,10 +125,12 @@ class Walker:
 
             return sequence
         if isinstance(statement, tirx.For):
-            name, count, body = statement.loop_var.name, int(statement.extent), self._compile(statement.body)
+            self.scope.append(statement.loop_var)
+            depth, count, body = len(self.scope) - 1, int(statement.extent), self._compile(statement.body)
+            self.scope.pop()
 
             def loop(env: Env) -> None:
-                for env[name] in range(count):
+                for env[depth] in range(count):
                     body(env)
 
             return loop
@@ -144,18 +146,20 @@ class Walker:
 
     def _block(self, realize: Any) -> Block:
         block = realize.block
-        known = {v.var.name: _source(e, {}) for v, e in zip(block.iter_vars, realize.iter_values, strict=True)}
+        known = [(var, f"v[{depth}]") for depth, var in enumerate(self.scope)]
+        known += [(v.var, _source(e, known)) for v, e in zip(block.iter_vars, realize.iter_values, strict=True)]
         if "auto_copy" in block.annotations:
-            call, arguments, regions = "copy", (), [*block.reads, *block.writes]
+            call, arguments = "copy", tuple[int, ...]()
+            regions = [*block.reads, *block.writes]
         else:
             name, *values = block.body.value.args
             call, arguments = str(name.value), tuple(int(v) for v in values)
-            regions = [m.source for m in block.match_buffers]
+            regions = [m.source for m in block.match_buffers] or [*block.reads, *block.writes]
         names = [r.source.name for r in regions]
-        if call in ("copy", "table"):
+        if call == "copy":
             self._own(*names)
         text = ", ".join("(" + "".join(f"{_source(d.min, known)}, " for d in r.region) + ")" for r in regions)
-        begins = eval(f"lambda v: ({text},)", {"min": min, "max": max})  # noqa: S307 (made of integers and names only)
+        begins = eval(f"lambda v: ({text},)")
         return Block(call, arguments, names, [tuple(int(d.extent) for d in r.region) for r in regions], begins)
 
     def _own(self, source: str, target: str) -> None:
@@ -179,8 +183,7 @@ class Walker:
     def _copy(self, _: tuple[int, ...], source: Tile, target: Tile) -> None:
         if target.buffer in self.owners:
             if not isinstance(self.operands[source.buffer].source, str):
-                memory = "weight" if source.buffer == "w" else "param"
-                self._constant(target, memory, (self.e.weights if memory == "weight" else self.e.params).get)
+                self._constant(target)
             elif self.places[source.buffer].memory == "dram":
                 self._load(source, target)
         elif self.places[target.buffer].memory == "dram":
@@ -194,13 +197,13 @@ class Walker:
 
     def _transfer(self, source: Tile, target: Tile) -> None:
         a, b = self.places[source.buffer], self.places[target.buffer]
-        self.e.copy(Home(a.memory, a.at(source.low)), Home(b.memory, b.at(target.low)), source.shape, a.strides, b.strides)
+        start, end = Home(a.memory, a.at(source.low)), Home(b.memory, b.at(target.low))
+        self.e.copy(start, end, source.shape, a.strides, b.strides)
 
-    def _table(self, _: tuple[int, ...], source: Tile, target: Tile) -> None:
-        """No instruction yet: it is loaded next to the parameters it is used with."""
-
-    def _constant(self, tile: Tile, memory: str, part: Callable[[Hashable], tuple[int, bool]]) -> int:
-        """Have a block of constants in a part of a memory; its address."""
+    def _constant(self, tile: Tile) -> None:
+        """Weights go to the weight memory; what the vector unit reads to the parameter memory, a table behind the
+        parameters that it is used with.
+        """
         name = self.owners[tile.buffer]
         key = (self.e.layer, name, tile.low)
         if key not in self.blobs:
@@ -210,11 +213,12 @@ class Walker:
             self.blobs[key] = self.e.blob(data), len(data)
             if self.cached:
                 self.e.cache(*self.blobs[key])
-        address, held = part(key)
+        ring = self.e.weights if name == "w" else self.e.params
+        address, held = ring.tail(key) if name == "table" else ring.get(key)
+        memory = "weight" if name == "w" else "param"
         self.places[tile.buffer] = Place(memory, address, tile.low, (0,) * len(tile.low))
         if not held:
             self.e.loadw(memory, *self.blobs[key], address)
-        return address
 
     def _output(self, tile: Tile) -> Place:
         """Where a result goes: its home on chip, or the next buffer."""
@@ -278,7 +282,7 @@ class Walker:
         """``more``: a table, a residual, the result."""
         out, place = more[-1], self._output(more[-1])
         named = {self.owners[t.buffer]: t for t in more[:-1]}
-        table = self._constant(named["table"], "param", self.e.params.tail) if "table" in named else -1
+        table = self.places[named["table"].buffer].address if "table" in named else -1
         strides, operands = {}, {}
         if "residual" in named:
             residual = self.places[named["residual"].buffer]
@@ -314,14 +318,12 @@ class Walker:
         if configured:
             names = isa.OPERATIONS["configure"].forms[configured]
             self.e.configure(configured, **dict(zip(names, registers, strict=True)))
-        if form in TABLES:
-            self._constant(b, "param", self.e.params.get)
         operands: dict[str, int] = {}
         for key, tile, place in (("a", a, self.places[a.buffer]), ("b", b, self.places[b.buffer]),
                                  ("out", out, self._output(out))):
             operands[key] = place.at(tile.low)
-            vector = place.memory == "param" and form == "prelu"
-            strides = (0, 0, 1) if vector else [s if n > 1 else 0 for n, s in zip(tile.shape, place.strides, strict=True)]
+            own = (1,) if place.memory == "param" and form == "prelu" else place.strides
+            strides = [s if n > 1 else 0 for n, s in zip(tile.shape, own, strict=True)]
             operands |= {f"{key[0]}{i}": s for i, s in enumerate(_three(strides, 0))}
         self.e("elementwise", form, **operands, **{f"n{i}": n for i, n in enumerate(_three(out.shape, 1))})
 
@@ -331,14 +333,12 @@ def _three(values: Sequence[int], lead: int) -> list[int]:
     return [*[lead] * (3 - len(values)), *values[-3:]]
 
 
-def _source(e: Any, known: Mapping[str, str]) -> str:
-    """A Python expression; ``v`` holds loop variables, ``known`` stands for block variables."""
-    if isinstance(e, int):
-        return str(e)
-    if isinstance(e, tirx.IntImm):
+def _source(e: Any, known: Sequence[tuple[Any, str]]) -> str:
+    """A Python expression; ``known`` says what stands for each variable."""
+    if isinstance(e, (int, tirx.IntImm)):
         return str(int(e))
     if isinstance(e, tirx.Var):
-        return known.get(e.name) or f"v['{e.name}']"
+        return next(text for var, text in known if var.same_as(e))
     for kind, sign in ((tirx.Add, "+"), (tirx.Sub, "-"), (tirx.Mul, "*"), (tirx.FloorDiv, "//"), (tirx.FloorMod, "%")):
         if isinstance(e, kind):
             return f"({_source(e.a, known)} {sign} {_source(e.b, known)})"

@@ -259,5 +259,5 @@ class WindowJob(Job):
             rows = [a for a in (self.multiplier, self.shifts) if a is not None]
             found["m"] = np.stack(rows, axis=-1).astype(np.int32).reshape(*pixels, len(rows))
         if self.table is not None:
-            found["table"] = self.table
+            found["table"] = self.table.reshape(1, 1, 1, 1, -1)
         return found
