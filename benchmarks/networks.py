@@ -220,7 +220,9 @@ def vgg16(size: int = 224, classes: int = 1000) -> Graph:
 
 INCEPTION_V1 = ((64, 96, 128, 16, 32, 32), (128, 128, 192, 32, 96, 64), (192, 96, 208, 16, 48, 64),
                 (160, 112, 224, 24, 64, 64), (128, 128, 256, 24, 64, 64), (112, 144, 288, 32, 64, 64),
-                (256, 160, 320, 32, 128, 128), (256, 160, 320, 32, 128, 128), (384, 192, 384, 48, 128, 128))  # fmt: skip
+                (256, 160, 320, 32, 128, 128), (256, 160, 320, 32, 128, 128),
+                (384, 192, 384, 48, 128, 128))  # fmt: skip
+"""Outputs of a block: 1x1; 1x1 and 3x3; 1x1 and 3x3; behind the pool."""
 
 
 def inception_v1(size: int = 224, classes: int = 1001) -> Graph:
@@ -280,8 +282,8 @@ def resnet50(size: int = 224) -> Graph:
 def resnet50_topology() -> Graph:
     """ResNet-50 with the layer sizes of SCALE-Sim's topology file: 53 convolutions and the dense layer; no pools.
 
-    The file's convolutions are not padded, and have ``ceil((size - kernel) / stride) + 1`` outputs; where the next one's
-    stated input is of another size, rows and columns are added or cut.
+    The file's convolutions are not padded, and have ``ceil((size - kernel) / stride) + 1`` outputs; where the next
+    one's stated input is of another size, rows and columns are added or cut.
     """
     net = Net("resnet50_topology", 1, 224, 224, 3)
 

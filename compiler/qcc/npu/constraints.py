@@ -69,6 +69,13 @@ def multiplier_fits(node: Node, graph: Graph, d: Description) -> Finding:
     return f"at most {limit} ({d.requant.multiplier_bits} signed bits)", str(max(found)), "use a unit with more bits"
 
 
+def residual_counts(node: Node, graph: Graph, d: Description) -> Finding:
+    """The multiplier of a fused residual is not 0."""
+    if node.attrs.get("residual_multiplier", 1) != 0:
+        return None
+    return "at least 1", "0 (its step is far below the result's)", "recalibrate, or drop the addition"
+
+
 def constant_padding(node: Node, graph: Graph, d: Description) -> Finding:
     """Padding has one value: the loader cannot repeat edges or reflect."""
     if node.op != "pad" or node.attrs["mode"] == "constant":
@@ -101,7 +108,7 @@ def small_window(node: Node, graph: Graph, d: Description) -> Finding:
 
 CONSTRAINTS: Sequence[Constraint] = (
     known_op, int8_data, constant_weights, centred_weights, constant_padding, adjacent_axes, small_window,
-    known_rounding, shift_in_range, multiplier_fits,
+    known_rounding, shift_in_range, multiplier_fits, residual_counts,
 )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from qcc.npu import isa
 from qcc.npu.description import Description, Memory
 from qcc.npu.isa import Instruction
-from qcc.npu.jobs import dense, merge, outer
+from qcc.npu.jobs import merge, outer
 from qcc.npu.ordering import INDEX, START, Clocks, Tracker
 from qcc.npu.program import tracked
 
@@ -121,10 +121,6 @@ class Emitter:
         strides = {f"{k}{i}": v[i] for k, v in (("n", n), ("s", s), ("d", d)) for i in range(4)}
         op, form = ("load", memory) if target.memory == "act" else ("store", "dram")
         self(op, form, src=source, dst=target.address + offset, **strides)
-
-    def fetch(self, source: Home, target: int, shape: Sequence[int], strides: Sequence[int]) -> None:
-        """Bring a strided block into the activation memory, densely."""
-        self.copy(source, Home("act", target), shape, strides, dense(shape))
 
     def blob(self, data: bytes) -> int:
         """Add constants to DRAM; returns their address."""

@@ -1,8 +1,8 @@
 """The accelerator's instructions as tensor intrinsics of TIR.
 
 What an instruction computes is what the node computes, for one tile: the description is made by the same function as
-the node's block. The implementation is a call that names the instruction; its arguments are the values of ``configure``.
-An instruction takes its extents as operands, so that emission may cut a tile at the edge of a tensor.
+the node's block. The implementation is a call that names the instruction, with the values of ``configure``. Extents are
+operands of an instruction, so that emission may cut a tile at the edge of a tensor.
 """
 
 from __future__ import annotations

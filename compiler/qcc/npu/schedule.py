@@ -1,8 +1,8 @@
 """Schedules of the accelerator: a node's TIR, tiled as the search decided, every tile tensorized.
 
-Extents are rounded up to whole tiles, so that there are no predicates; the walk cuts tiles to what exists. Where values
-lie does not change the schedule: what a block reads is copied to its memory first, and the walk leaves out copies of what
-is on chip already.
+Extents are rounded up to whole tiles, so that there are no predicates; the walk cuts tiles to what exists. Where
+values lie does not change the schedule: what a block reads is copied to its memory first, and the walk leaves out
+copies of what is on chip already.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from qcc.npu import isa, stages
 from qcc.npu.intrinsics import SCOPES, Tile, intrinsic, read_index, read_whole
 from qcc.npu.timing import up
 from qcc.npu.walk import SCALING, WINDOW
+from qcc.numerics import INT8_MIN
 
 Shape = tuple[int, ...]
 Registers = Mapping[str, int]
@@ -30,7 +31,7 @@ def rounded(extents: Sequence[int], tile: Sequence[int]) -> Shape:
 
 
 def _tile(sch: Any, block: Any, tile: Sequence[int], order: Sequence[int] = ()) -> list[Any]:
-    """Split every loop of a block; the loops over tiles, outermost first, in the given order of axes."""
+    """Split every loop of a block; returns the loops over tiles, in the given order of axes."""
     pairs = [sch.split(loop, [None, t]) for loop, t in zip(sch.get_loops(block), tile, strict=True)]
     outer = [pairs[k][0] for k in order or range(len(pairs))]
     sch.reorder(*outer, *(inner for _, inner in pairs))
@@ -51,99 +52,123 @@ def _tensorize(sch: Any, block: Any, rank: int, name: str) -> None:
     sch.tensorize(sch.get_loops(block)[-rank], name)
 
 
-def window(kind: str, x: Sequence[int], result: Sequence[int], tile: Sequence[int], channels: int, order: Sequence[int],
-           windows: Registers, scaling: Registers, *, repeat: int = 1, factors: Sequence[int] = (), residual: bool = False,
-           table: bool = False) -> Any:
-    """The function of a convolution, dense layer or pool.
+class _Windows:
+    """What the functions of convolutions, dense layers and pools have in common.
 
-    ``x`` (with padding) and ``result`` are images [batch, row, column, group, channel]; ``tile`` is the result's,
-    ``channels`` the input channels of one instruction; ``order`` are the result's axes, outermost loop first.
-    ``windows`` and ``scaling`` are registers. ``factors`` is the shape of the parameters.
+    Images are [batch, row, column, group, channel]; ``tile`` is of the result, of one image and one group.
     """
-    weighted, each = kind in ("matmul", "depthwise"), len(factors) > 0 and factors[0] * factors[1] > 1
-    r, scale = windows, {k: scaling.get(k, 0) for k in SCALING}
-    taps = tuple(r[k] for k in ("kernel_h", "kernel_w"))
-    shape = rounded(result, tile)
 
-    def image(rows: int, columns: int) -> tuple[int, int]:
-        """Of the input, for so many rows and columns of the result."""
-        reach = [(n - 1) * r[f"stride_{k}"] + (r[f"kernel_{k}"] - 1) * r[f"dilation_{k}"] + 1
-                 for n, k in ((rows, "h"), (columns, "w"))]
-        return reach[0], reach[1]
+    def __init__(self, result: Sequence[int], tile: Sequence[int], windows: Registers) -> None:
+        """``result``: its extents; ``windows``: registers."""
+        self.r, self.tile = windows, tuple(tile)
+        self.shape = rounded(result, tile)
+        self.taps = (windows["kernel_h"], windows["kernel_w"])
+        self.values = [windows[k] for k in WINDOW]
+        self.target = Tile("act", self.tile, "int8")
 
-    depth = up(x[4], channels) * channels if kind == "matmul" else 1
-    data = te.placeholder((x[0], *image(*shape[1:3]), shape[3], depth if kind == "matmul" else shape[4] // repeat), "int8", "x")
-    part = (1, *image(*tile[1:3]), 1, channels if kind == "matmul" else tile[4] // repeat)
-    near, sums = Tile("act", part, "int8"), Tile("acc", tuple(tile), "int32")
-    window_values = [r[k] for k in WINDOW]
-    tensors = [data]
-    if weighted:
-        extents = (shape[3], *taps, depth, shape[4])
-        weight = te.placeholder(extents, "int8", "w")
-        p = te.placeholder((factors[0], shape[3], shape[4]), "int32", "p")
-        more = ([te.placeholder(stages.table_shape(5), "int8", "table")] if table else []) + (
-            [te.placeholder(shape, "int8", "residual")] if residual else [])
-        tensors += [weight, p, *more]
-        product = (partial(stages.products, channels=depth, r=r) if kind == "matmul" else
-                   partial(stages.depthwise, repeat=repeat, r=r))
-        acc = product(shape, x=data, w=weight)
-        out = stages.requantized(shape, scale, table, residual, acc, p, *more)
-    else:
-        sums = Tile("vector", tuple(tile), "int8" if kind == "max_pool" else "int32")
-        acc = stages.window(shape, kind, r, data)
-        m = [te.placeholder((*rounded(factors[:2], tile[1:3] if each else (1, 1)), *factors[2:]), "int32", "m")] if factors else []
-        tensors += m
-        out = stages.pooled(shape, kind, scale, each, acc, *m)
+    def image(self, shape: Shape, channels: int) -> Shape:
+        """The input of a part of the result."""
+        rows, columns = ((n - 1) * self.r[f"stride_{k}"] + (self.r[f"kernel_{k}"] - 1) * self.r[f"dilation_{k}"] + 1
+                         for n, k in ((shape[1], "h"), (shape[2], "w")))  # fmt: skip
+        return (shape[0], rows, columns, shape[3], channels)
 
-    sch = s_tir.Schedule(te.create_prim_func([*tensors, out]))
-    first, last = sch.get_sblock("acc"), sch.get_sblock("out")
-    sch.set_scope(first, 0, SCOPES[sums.memory])
+    def start(self, tensors: Sequence[Any], sums: Tile, order: Sequence[int]) -> tuple[Any, Any, Any, list[Any]]:
+        """A schedule with both stages inside the loops over tiles: it, the stages, these loops."""
+        sch = s_tir.Schedule(te.create_prim_func(tensors))
+        first, last = sch.get_sblock("acc"), sch.get_sblock("out")
+        sch.set_scope(first, 0, SCOPES[sums.memory])
+        loops = _tile(sch, last, self.tile, order)
+        sch.compute_at(first, loops[-1], preserve_unit_loops=True)
+        return sch, first, last, loops
+
+    def begin(self, sch: Any, block: Any, loop: Any, sums: Tile, call: str, value: int = 0) -> None:
+        """Where a reduction begins."""
+        build = partial(stages.filled, self.tile, sums.dtype, value)
+        _tensorize(sch, sch.decompose_reduction(block, loop), 5, intrinsic(call, (), build, [], sums))
+
+
+def weighted(kind: str, result: Sequence[int], tile: Sequence[int], order: Sequence[int], windows: Registers,
+             scaling: Registers, *, inputs: int, channels: int, repeat: int, rows: int, residual: bool,
+             table: bool) -> Any:  # fmt: skip
+    """The function of a convolution or dense layer.
+
+    ``order`` are the result's axes, outermost loop first. A matmul has ``inputs`` channels in a group, of which an
+    instruction takes ``channels``; a depthwise convolution has ``repeat`` outputs of each. ``rows`` of parameters.
+    """
+    w, scale = _Windows(result, tile, windows), {k: scaling.get(k, 0) for k in SCALING}
+    depthwise, (groups, outputs) = kind == "depthwise", w.shape[3:]
+    depth = 1 if depthwise else up(inputs, channels) * channels
+    x = te.placeholder(w.image(w.shape, outputs // repeat if depthwise else depth), "int8", "x")
+    weight = te.placeholder((groups, *w.taps, depth, outputs), "int8", "w")
+    p = te.placeholder((rows, groups, outputs), "int32", "p")
+    more = [te.placeholder(stages.table_shape(5), "int8", "table")] if table else []
+    more += [te.placeholder(w.shape, "int8", "residual")] if residual else []
+
+    def sums_of(shape: Shape, taken: int) -> Callable[..., Any]:
+        if depthwise:
+            return partial(stages.depthwise, shape, repeat, windows)
+        return partial(stages.products, shape, taken, windows)
+
+    acc = sums_of(w.shape, depth)(x, weight)
+    out = stages.requantized(w.shape, scale, table, residual, acc, p, *more)
+    sums = Tile("acc", w.tile, "int32")
+    sch, first, last, loops = w.start([x, weight, p, *more, out], sums, order)
+    at, inner = loops[-1], sch.get_loops(first)[len(loops) :]
     if table:
         read_whole(sch, last, "table")
-    loops = _tile(sch, last, tile, order)
-    sch.compute_at(first, loops[-1], preserve_unit_loops=True)
-    inner = sch.get_loops(first)[len(loops) :]
-    at = loops[-1]
-    if kind == "matmul":
+    if depthwise:
+        outer = inner[0]
+        _read(sch, at, first, "x", "act")
+        _read(sch, at, first, "w", "weight")
+    else:
         outer, k = sch.split(inner[-1], [None, channels])
         sch.reorder(outer, *inner[:-1], k)
-        # Channels inside: all of a tile's input is loaded once.
+        # Outside of the loop over channels, if that is the inner one: all that a tile reads is loaded once.
         _read(sch, loops[list(order).index(2)], first, "x", "act")
         _read(sch, outer, first, "w", "weight")
-        begin = sch.decompose_reduction(first, outer)
-    else:
-        _read(sch, at, first, "x", "act")
-        if weighted:
-            _read(sch, at, first, "w", "weight")
-        begin = sch.decompose_reduction(first, inner[0])
-    for name, memory in (("p", "param"), ("table", "param"), ("m", "param"), ("residual", "act")):
-        if any(t.op.name == name for t in tensors):
-            _read(sch, at, last, name, memory)
+    for name in ["p", *(["table"] if table else [])]:
+        _read(sch, at, last, name, "param")
+    if residual:
+        _read(sch, at, last, "residual", "act")
     _write(sch, at, last)
 
-    value = -128 if kind == "max_pool" else 0
-    _tensorize(sch, begin, 5, intrinsic("clear" if weighted else "begin", (), partial(
-        stages.filled, tile, sums.dtype, value), [], sums))
-    target, byte = Tile("act", tuple(tile), "int8"), Tile("param", stages.table_shape(5), "int8")
-    if kind == "matmul":
-        w_tile = Tile("weight", (1, *taps, channels, tile[4]), "int8")
-        build: Callable[..., Any] = partial(stages.products, tile, channels, r)
-        _tensorize(sch, first, 8, intrinsic("matmul", window_values, build, [near, w_tile], sums, adds=True))
-    elif kind == "depthwise":
-        w_tile = Tile("weight", (1, *taps, 1, tile[4]), "int8")
-        build = partial(stages.depthwise, tile, repeat, r)
-        _tensorize(sch, first, 7, intrinsic("depthwise", (*window_values, repeat), build, [near, w_tile], sums, adds=True))
-    else:
-        build = partial(stages.window, tile, kind, r)
-        _tensorize(sch, first, 7, intrinsic(f"fold.{kind}", window_values, build, [near], sums, adds=True))
-    if weighted:
-        reads = [sums, Tile("param", (factors[0], 1, tile[4]), "int32"), *[byte] * table, *[target] * residual]
-        build = partial(stages.requantized, tile, scale, table, residual)
-        _tensorize(sch, last, 5, intrinsic("requantize", [*scale.values()], build, reads, target))
-    else:
-        entries = [Tile("param", (*(tile[1:3] if each else (1, 1)), *factors[2:]), "int32")] if factors else []
-        build = partial(stages.pooled, tile, kind, scale, each)
-        _tensorize(sch, last, 5, intrinsic(f"pool.{kind}", [*scale.values()], build, [sums, *entries], target))
+    w.begin(sch, first, outer, sums, "clear")
+    taken = tile[4] // repeat if depthwise else channels
+    operands = [Tile("act", w.image(w.tile, taken), "int8"),
+                Tile("weight", (1, *w.taps, 1 if depthwise else channels, tile[4]), "int8")]  # fmt: skip
+    _tensorize(sch, first, 7 if depthwise else 8, intrinsic(
+        kind, [*w.values, *([repeat] if depthwise else [])], sums_of(w.tile, channels), operands, sums, adds=True))
+    reads = [sums, Tile("param", (rows, 1, tile[4]), "int32"),
+             *[Tile("param", stages.table_shape(5), "int8")] * table, *[w.target] * residual]  # fmt: skip
+    build = partial(stages.requantized, w.tile, scale, table, residual)
+    _tensorize(sch, last, 5, intrinsic("requantize", [*scale.values()], build, reads, w.target))
+    return sch.mod["main"]
+
+
+def pool(form: str, result: Sequence[int], tile: Sequence[int], order: Sequence[int], windows: Registers,
+         scaling: Registers, factors: Shape) -> Any:  # fmt: skip
+    """The function of a pool. ``factors``: extents of an average's parameters [rows or 1, columns or 1, entries]."""
+    w, scale = _Windows(result, tile, windows), {k: scaling.get(k, 0) for k in SCALING}
+    each = len(factors) > 0 and factors[0] * factors[1] > 1
+    part = (*(tile[1:3] if each else (1, 1)), *factors[2:])
+    sums = Tile("vector", w.tile, "int8" if form == "max_pool" else "int32")
+    x = te.placeholder(w.image(w.shape, w.shape[4]), "int8", "x")
+    m = [te.placeholder((*rounded(factors, part),), "int32", "m")] if factors else []
+    out = stages.pooled(w.shape, form, scale, each, stages.window(w.shape, form, windows, x), *m)
+    sch, first, last, loops = w.start([x, *m, out], sums, order)
+    at, inner = loops[-1], sch.get_loops(first)[len(loops) :]
+    _read(sch, at, first, "x", "act")
+    if factors:
+        _read(sch, at, last, "m", "param")
+    _write(sch, at, last)
+
+    w.begin(sch, first, inner[0], sums, "begin", INT8_MIN if form == "max_pool" else 0)
+    near = Tile("act", w.image(w.tile, tile[4]), "int8")
+    build: Callable[..., Any] = partial(stages.window, w.tile, form, windows)
+    _tensorize(sch, first, 7, intrinsic(f"fold.{form}", w.values, build, [near], sums, adds=True))
+    build = partial(stages.pooled, w.tile, form, scale, each)
+    entries = [Tile("param", part, "int32")] if factors else []
+    _tensorize(sch, last, 5, intrinsic(f"pool.{form}", [*scale.values()], build, [sums, *entries], w.target))
     return sch.mod["main"]
 
 

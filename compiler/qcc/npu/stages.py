@@ -127,7 +127,8 @@ def _add(r: Registers, a: Any, b: Any) -> Any:
 
 
 def _mul(r: Registers, a: Any, b: Any) -> Any:
-    return expressions.requantize((a - r["zero_a"]) * (b - r["zero_b"]), i32(r["multiplier_a"]), r["shift"]) + r["zero_point"]
+    acc = (a - r["zero_a"]) * (b - r["zero_b"])
+    return expressions.requantize(acc, i32(r["multiplier_a"]), r["shift"]) + r["zero_point"]
 
 
 def _prelu(r: Registers, a: Any, negative: Any) -> Any:

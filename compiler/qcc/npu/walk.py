@@ -1,8 +1,9 @@
 """From a node's scheduled TIR to instructions: loops are run, and each tensorized block becomes an instruction.
 
-Tiles are cut here to what exists of the tensors, whose extents TIR has rounded up to whole tiles. A copy into an on-chip
-memory takes the next part of that memory's ring, unless a part still holds the block; a copy from where activations
-already are costs nothing: the tile is a view. Constants are laid out in DRAM in the blocks in which they are loaded.
+Tiles are cut here to what exists of the tensors, whose extents TIR has rounded up to whole tiles. A copy into on-chip
+memory takes the next part of that memory's ring, which is how double buffers come about, unless a part still holds the
+block; a copy from where activations already are costs nothing: the tile is a view. Constants are laid out in DRAM in
+the blocks in which they are loaded. The emitter puts the synchronization in front of each instruction.
 """
 
 from __future__ import annotations
@@ -89,18 +90,18 @@ class Walker:
     rings: Mapping[str, Ring]
     constant_bytes: int = 0
     """Bytes of the constants. All of them go into the cache, or none."""
-    cached: bool = False
-    places: dict[str, Place] = field(default_factory=dict)
-    boxes: dict[str, Box] = field(default_factory=dict)
-    owners: dict[str, str] = field(default_factory=dict)
+    cached: bool = field(init=False, default=False)
+    places: dict[str, Place] = field(init=False, default_factory=dict)
+    boxes: dict[str, Box] = field(init=False, default_factory=dict)
+    owners: dict[str, str] = field(init=False, default_factory=dict)
     """On-chip buffer → the operand it is copied from or to."""
-    scope: list[Any] = field(default_factory=list)
+    scope: list[Any] = field(init=False, default_factory=list)
     """Variables of the loops around what is being compiled."""
-    fresh: bool = False
+    fresh: bool = field(init=False, default=False)
     """Whether the accumulators count as 0."""
-    folded: tuple[tuple[int, ...], Tile] | None = None
+    folded: tuple[tuple[int, ...], Tile] | None = field(init=False, default=None)
     """Windows of a pool and what they read, between its two stages."""
-    blobs: dict[Any, tuple[int, int]] = field(default_factory=dict)
+    blobs: dict[Any, tuple[int, int]] = field(init=False, default_factory=dict)
 
     def run(self, func: Any) -> None:
         """Emit the function's instructions."""
@@ -159,7 +160,7 @@ class Walker:
         if call == "copy":
             self._own(*names)
         text = ", ".join("(" + "".join(f"{_source(d.min, known)}, " for d in r.region) + ")" for r in regions)
-        begins = eval(f"lambda v: ({text},)")
+        begins = eval(f"lambda v: ({text},)")  # Made once, called for each tile.
         return Block(call, arguments, names, [tuple(int(d.extent) for d in r.region) for r in regions], begins)
 
     def _own(self, source: str, target: str) -> None:

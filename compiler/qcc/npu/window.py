@@ -235,11 +235,16 @@ class WindowJob(Job):
             operands["residual"] = Operand(self.residual, (batch, OH, OW, g, OC // g), strides)
         operands |= {k: Operand(v, v.shape) for k, v in self._constants().items()}
         operands["out"] = Operand(self.out, (batch, OH, OW, g, OC // g), strides)
-        factors = next((operands[k].shape for k in "pm" if k in operands), ())
-        func = schedule.window(
-            self.kind, operands["x"].shape, operands["out"].shape, (1, t.rows, t.columns, 1, t.outputs), t.channels,
-            order, {**registers, "zero_point": self.zero_point}, self.requant, repeat=self.repeat,
-            factors=factors, residual=self.residual is not None, table=self.table is not None)
+        result, tile = operands["out"].shape, (1, t.rows, t.columns, 1, t.outputs)
+        windows = {**registers, "zero_point": self.zero_point}
+        if self.weight is None:
+            factors = operands["m"].shape if "m" in operands else ()
+            func = schedule.pool(self.kind, result, tile, order, windows, self.requant, factors)
+        else:
+            func = schedule.weighted(
+                self.kind, result, tile, order, windows, self.requant, inputs=C // g, channels=t.channels,
+                repeat=self.repeat if self.kind == "depthwise" else 1, rows=operands["p"].shape[0],
+                residual=self.residual is not None, table=self.table is not None)  # fmt: skip
         rings, left = {}, list(buffers)
         for key, value in (("x", self.x), ("residual", self.residual), ("out", self.out)):
             if value and e.homes[value].memory == "dram":
