@@ -16,20 +16,20 @@ from qcc.npu import schedule, stages
 from qcc.npu.intrinsics import Tile, intrinsic
 
 WINDOWS = {"kernel_h": 3, "kernel_w": 3, "stride_h": 1, "stride_w": 1, "dilation_h": 1, "dilation_w": 1,
-           "zero_point": -3}  # fmt: skip
+           "zero_point": -3, "weight_zero": 0}  # fmt: skip
 SCALING = {"shift": 31, "zero_point": -3, "low": -128, "high": 127}
 
 
 def convolution(**changes: Any) -> Any:
     options = {"inputs": 10, "channels": 4, "repeat": 1, "rows": 2, "residual": False, "table": False} | changes
     scaling = SCALING | ({"residual_multiplier": 16, "fraction": 4} if options["residual"] else {})
-    return schedule.weighted("matmul", (1, 30, 16, 1, 20), (1, 7, 16, 1, 8), (0, 1, 2, 3, 4), WINDOWS, scaling, **options)
+    return schedule.weighted("matmul", (1, 30, 16, 1, 20), (1, 7, 16, 1, 8), range(5), WINDOWS, scaling, **options)
 
 
 def test_loops_over_tiles_stay_loops() -> None:
     text = convolution().script()
     assert next(line for line in text.splitlines() if "for " in line).strip().endswith("T.grid(1, 5, 1):")
-    for call in ('"clear"', '"matmul", 3, 3, 1, 1, 1, 1, -3', '"requantize", 31, -3, -128, 127, 0, 0, 0, 0'):
+    for call in ('"clear"', '"matmul", 3, 3, 1, 1, 1, 1, -3, 0', '"requantize", 31, -3, -128, 127, 0, 0, 0, 0'):
         assert text.count(f'T.call_extern("int32", {call}') == 1
     assert text.count("auto_copy") == 4, "input, weights, parameters, result"
     assert "T.where" not in text

@@ -42,7 +42,7 @@ def products(shape: Shape, channels: int, r: Registers, x: Any, w: Any) -> Any:
     def term(n: Any, i: Any, j: Any, g: Any, o: Any) -> Any:
         row, column = _pixel(r, i, j, ky, kx)
         centred = x[n, row, column, g, k].astype("int32") - r["zero_point"]
-        return te.sum(centred * w[g, ky, kx, k, o].astype("int32"), axis=[ky, kx, k])
+        return te.sum(centred * (w[g, ky, kx, k, o].astype("int32") - r["weight_zero"]), axis=[ky, kx, k])
 
     return te.compute(shape, term, name="acc")
 

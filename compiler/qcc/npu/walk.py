@@ -26,7 +26,7 @@ Env = dict[int, int]
 Box = tuple[tuple[int, ...], tuple[int, ...]]
 """First element and extents."""
 
-WINDOW = (*isa.WINDOW[4:10], "zero_point")
+WINDOW = (*isa.WINDOW[4:10], "zero_point", "weight_zero")
 """Registers of a window that do not depend on the tile."""
 SCALING = (*isa.REQUANT[:7], "rounding")
 """Registers of requantization that are no addresses or strides."""
@@ -167,7 +167,7 @@ class Walker:
         operand, buffer = (source, target) if source in self.operands else (target, source)
         self.owners[buffer] = operand
         self.boxes[buffer] = self.boxes[operand]
-        if operand in self.places and self.places[operand].memory == "act":
+        if operand != "w" and operand in self.places and self.places[operand].memory == "act":
             self.places[buffer] = self.places[operand]
 
     def _tiles(self, block: Block, env: Env) -> list[Tile]:
@@ -185,6 +185,8 @@ class Walker:
         if target.buffer in self.owners:
             if not isinstance(self.operands[source.buffer].source, str):
                 self._constant(target)
+            elif source.buffer == "w":
+                self._gather(source, target)
             elif self.places[source.buffer].memory == "dram":
                 self._load(source, target)
         elif self.places[target.buffer].memory == "dram":
@@ -195,6 +197,15 @@ class Walker:
         self.places[target.buffer] = Place("act", address, target.low, tuple(dense(target.shape)))
         if not held and min(source.shape) > 0:
             self._transfer(source, target)
+
+    def _gather(self, source: Tile, target: Tile) -> None:
+        """Activations become weights."""
+        address, held = self.e.weights.get((self.e.layer, "w", source.low))
+        self.places[target.buffer] = Place("weight", address, target.low, (0,) * len(target.low))
+        if not held:
+            a = self.places["w"]
+            self.e("loadw", f"gather_{a.memory}", src=a.at(source.low), dst=address, rows=source.shape[3],
+                   columns=source.shape[4], row=a.strides[3], column=a.strides[4])  # fmt: skip
 
     def _transfer(self, source: Tile, target: Tile) -> None:
         a, b = self.places[source.buffer], self.places[target.buffer]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,9 @@ from qcc.npu import timing
 from qcc.npu.description import Description
 from qcc.npu.emitter import Emitter, Ring
 from qcc.npu.jobs import Job, Plan, Shortage, extents, overlapped, sizes
+
+if TYPE_CHECKING:
+    from qcc.npu.walk import Operand
 
 Kind = Literal["matmul", "depthwise", "max_pool", "avg_pool"]
 
@@ -59,6 +62,8 @@ class WindowJob(Job):
     """With double rounding, by multiplier."""
     table: NDArray[np.int8] | None = None
     residual: str | None = None
+    weight_zero: int = 0
+    """Zero point of the weights."""
 
     def __post_init__(self) -> None:
         """Derive what other stages ask for."""
@@ -67,6 +72,7 @@ class WindowJob(Job):
         self.over = (self.residual,) if self.residual and self.residual != self.x else ()
         parts = (a for a in (self.weight, self.bias, self.multiplier, self.shifts, self.table) if a is not None)
         self.weight_bytes = sum(a.nbytes for a in parts)
+        self.streamed_bytes = self.weight_bytes
 
     # ---- geometry ------------------------------------------------------------------------------------------------
 
@@ -189,11 +195,11 @@ class WindowJob(Job):
         if self.weight is not None:
             slots = d.memory.weight.slots
             again = tiles if weights > slots and (t.outer == "pixels" or k_parts > 1) else 1
-            nbytes = again * self.weight_bytes
+            nbytes = again * self.streamed_bytes
             if cached:
                 streamed = timing.local(d.cache.bytes_per_cycle, nbytes)
             else:
-                external += timing.dram(d, weights * again, max(self.weight_bytes // weights, 1))
+                external += timing.dram(d, weights * again, max(self.streamed_bytes // weights, 1))
                 latency += d.dram.latency_cycles
         steps = tiles * parts
         serial = [compute, vector]
@@ -221,13 +227,35 @@ class WindowJob(Job):
     def emit(self, plan: Plan, buffers: Sequence[int], e: Emitter) -> None:
         """Schedule, then walk."""
         from qcc.npu import schedule
-        from qcc.npu.walk import Operand, Walker
+        from qcc.npu.walk import Walker
 
         t: Tile = plan.tile
-        (batch, H, W, C), (OH, OW, OC), g = self.image, self.result, self.groups
         order = (0, 1, 2, 3, 4) if t.outer == "pixels" else (3, 4, 0, 1, 2)
         registers = {f"{name}_{axis}": getattr(self, name)[i]
                      for name in ("kernel", "stride", "dilation") for i, axis in enumerate("hw")}
+        operands = self._operands()
+        result, tile = operands["out"].shape, (1, t.rows, t.columns, 1, t.outputs)
+        windows = {**registers, "zero_point": self.zero_point, "weight_zero": self.weight_zero}
+        if self.weight is None:
+            factors = operands["m"].shape if "m" in operands else ()
+            func = schedule.pool(self.kind, result, tile, order, windows, self.requant, factors)
+        else:
+            func = schedule.weighted(
+                self.kind, result, tile, order, windows, self.requant, inputs=self.image[3] // self.groups,
+                channels=t.channels, repeat=self.repeat if self.kind == "depthwise" else 1,
+                rows=operands["p"].shape[0], residual=self.residual is not None,
+                table=self.table is not None)  # fmt: skip
+        rings, left = {}, list(buffers)
+        for key, value in (("x", self.x), ("residual", self.residual), ("out", self.out)):
+            if value and e.homes[value].memory == "dram":
+                rings[key], left = Ring(left[: t.depth]), left[t.depth :]
+        Walker(e, operands, rings, self.weight_bytes).run(func)
+
+    def _operands(self) -> dict[str, Operand]:
+        """Images as [batch, row, column, group, channel]; constants."""
+        from qcc.npu.walk import Operand
+
+        (batch, H, W, C), (OH, OW, OC), g = self.image, self.result, self.groups
         operands = {"x": Operand(self.x, (batch, H, W, g, C // g), (H * W * C, W * C, C, C // g, 1),
                                  origin=(0, *self.pad, 0, 0))}  # fmt: skip
         strides = (OH * OW * OC, OW * OC, OC, OC // g, 1)
@@ -235,21 +263,7 @@ class WindowJob(Job):
             operands["residual"] = Operand(self.residual, (batch, OH, OW, g, OC // g), strides)
         operands |= {k: Operand(v, v.shape) for k, v in self._constants().items()}
         operands["out"] = Operand(self.out, (batch, OH, OW, g, OC // g), strides)
-        result, tile = operands["out"].shape, (1, t.rows, t.columns, 1, t.outputs)
-        windows = {**registers, "zero_point": self.zero_point}
-        if self.weight is None:
-            factors = operands["m"].shape if "m" in operands else ()
-            func = schedule.pool(self.kind, result, tile, order, windows, self.requant, factors)
-        else:
-            func = schedule.weighted(
-                self.kind, result, tile, order, windows, self.requant, inputs=C // g, channels=t.channels,
-                repeat=self.repeat if self.kind == "depthwise" else 1, rows=operands["p"].shape[0],
-                residual=self.residual is not None, table=self.table is not None)  # fmt: skip
-        rings, left = {}, list(buffers)
-        for key, value in (("x", self.x), ("residual", self.residual), ("out", self.out)):
-            if value and e.homes[value].memory == "dram":
-                rings[key], left = Ring(left[: t.depth]), left[t.depth :]
-        Walker(e, operands, rings, self.weight_bytes).run(func)
+        return operands
 
     def _constants(self) -> dict[str, NDArray[Any]]:
         """Weights [group, ky, kx, channel, output], parameters [row, group, output], pool factors, table."""
@@ -266,3 +280,33 @@ class WindowJob(Job):
         if self.table is not None:
             found["table"] = self.table.reshape(1, 1, 1, 1, -1)
         return found
+
+
+@dataclass
+class ProductJob(WindowJob):
+    """A product of two activations for each group: [group, rows, K] by [group, K, N].
+
+    The first is an image of rows x 1 pixels, the second is gathered into the weight memory; ``weight`` has its shape.
+    """
+
+    second: str = ""
+    lead: tuple[int, int] = (0, 0)
+    """Bytes between the groups of either operand; 0 where all have the same."""
+    second_strides: tuple[int, int] = (0, 0)
+
+    def __post_init__(self) -> None:
+        """Derive what other stages ask for."""
+        super().__post_init__()
+        assert self.weight is not None, "the second operand has a shape"
+        self.reads = tuple(dict.fromkeys((self.x, self.second)))
+        self.weight_bytes -= self.weight.nbytes
+
+    def _operands(self) -> dict[str, Operand]:
+        from qcc.npu.walk import Operand
+
+        rows, g = self.result[0], self.groups
+        k, n = self.image[3] // g, self.result[2] // g
+        found = {"x": Operand(self.x, (1, rows, 1, g, k), (0, k, 0, self.lead[0], 1)),
+                 "w": Operand(self.second, (g, 1, 1, k, n), (self.lead[1], 0, 0, *self.second_strides))}  # fmt: skip
+        found["p"] = Operand(p := self._constants()["p"], p.shape)
+        return found | {"out": Operand(self.out, (1, rows, 1, g, n), (0, n, 0, rows * n, 1))}
