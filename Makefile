@@ -9,7 +9,7 @@ PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
 demo: .venv/installed toolchain
 	@$(BIN)/python examples/01_digits/demo.py
 
-test: lint cross
+test: lint cross .venv/torch
 	@$(BIN)/python -m pytest -q -n 2
 
 lint: .venv/installed
@@ -34,12 +34,17 @@ clean:
 	@$(PIP_INSTALL) -e '.[benchmark]'
 	@touch $@
 
+.venv/torch: .venv/installed
+	@$(PIP_INSTALL) -e '.[torch]'
+	@touch $@
+
 # A C compiler links the generated library. That of another machine and an emulator serve the ARM targets.
 toolchain:
 	@$(call install,cc,gcc libc6-dev)
 
 cross: toolchain
 	@$(call install,aarch64-linux-gnu-gcc,gcc-aarch64-linux-gnu libc6-dev-arm64-cross)
+	@$(call install,arm-linux-gnueabihf-gcc,gcc-arm-linux-gnueabihf libc6-dev-armhf-cross)
 	@$(call install,qemu-aarch64,qemu-user)
 
 define install

@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,11 @@ class Case:
         return self.folder / f"{self.name}.qdq.onnx"
 
     @property
-    def artifact(self) -> Path:
-        return self.folder / self.name
+    def dynamic_file(self) -> Path:
+        return self.folder / f"{self.name}.dynamic.onnx"
+
+    def artifact(self, mode: str) -> Path:
+        return self.folder / f"{self.name}-{mode}"
 
     def samples(self, count: int) -> np.ndarray:
         """Seeded inputs [count, C, H, W]."""
@@ -63,10 +67,10 @@ class Case:
         return np.random.default_rng(1).normal(size=(count, *shape[1:])).astype(np.float32)
 
 
-def run_qcc(case: Case, threads: int) -> Runner:
+def run_qcc(case: Case, threads: int, mode: str = "int8") -> Runner:
     import qcc
 
-    model, x = qcc.load(case.artifact), case.samples(1)
+    model, x = qcc.load(case.artifact(mode)), case.samples(1)
     model.set_threads(threads)
     return lambda: model(x)
 
@@ -102,6 +106,10 @@ def run_ort_int8(case: Case, threads: int) -> Runner:
     return run_onnxruntime(case.int8_file, case, threads)
 
 
+def run_ort_dynamic(case: Case, threads: int) -> Runner:
+    return run_onnxruntime(case.dynamic_file, case, threads)
+
+
 def run_ort_float32(case: Case, threads: int) -> Runner:
     return run_onnxruntime(case.float_file, case, threads)
 
@@ -111,8 +119,15 @@ ENGINES = {
     "ort-int8": Engine(run_ort_int8),
     "ort-float32": Engine(run_ort_float32),
     "openvino-int8": Engine(run_openvino),
+    "qcc-dynamic": Engine(partial(run_qcc, mode="dynamic")),
+    "qcc-float16": Engine(partial(run_qcc, mode="float16")),
+    "ort-dynamic": Engine(run_ort_dynamic),
     "openvino-int8-vnni": Engine(run_openvino, {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI"}),
 }
+
+
+MODES = ("qcc-dynamic", "qcc-float16", "ort-dynamic")
+"""Engines that are measured only where they are named: docs/modes.md."""
 
 
 def serve(engine: str, case: Case, threads: int, pipe: Any) -> None:
@@ -166,10 +181,16 @@ def prepare(name: str, folder: Path, engines: list[str]) -> Case:
     onnx.save(model, case.float_file)
     if any(e.endswith(("int8", "vnni")) for e in engines):
         quantize_for_peers(case)
-    if "qcc" in engines:
-        import qcc
+    if "ort-dynamic" in engines:
+        from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        qcc.compile(case.float_file, target="host", calib=case.samples(8), out=case.artifact)
+        quantize_dynamic(case.float_file, case.dynamic_file, per_channel=True, weight_type=QuantType.QInt8)
+    for mode, engine in {"int8": "qcc", "dynamic": "qcc-dynamic", "float16": "qcc-float16"}.items():
+        if engine in engines:
+            import qcc
+
+            calib = case.samples(8) if mode == "int8" else None
+            qcc.compile(case.float_file, target="host", calib=calib, mode=mode, out=case.artifact(mode))
     return case
 
 
@@ -255,7 +276,7 @@ def report(console: Console, rows: list[dict[str, Any]], title: str) -> None:
 def main() -> None:
     available = [*models.BUILDERS, *data_models()]
     name, flags = processor()
-    default_engines = [e for e in ENGINES if e != "openvino-int8-vnni" or "amx_int8" in flags]
+    default_engines = [e for e in ENGINES if e not in MODES and (e != "openvino-int8-vnni" or "amx_int8" in flags)]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default=",".join(available), help="default: %(default)s")
     parser.add_argument("--engines", default=",".join(default_engines), help="default: %(default)s")

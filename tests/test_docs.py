@@ -1,12 +1,14 @@
 """The documentation's programs run."""
 
 import re
+import runpy
 import tempfile
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+generator = runpy.run_path(str(ROOT / "docs" / "generate.py"))
 
 
 def python_blocks(file: Path) -> str:
@@ -33,3 +35,9 @@ def test_walk_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_links_lead_somewhere(file: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", file.read_text()):
         assert (file.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("file", generator["PARTS"])
+def test_generated_parts_are_what_the_code_says(file: str) -> None:
+    text = (ROOT / "docs" / file).read_text()
+    assert text == generator["generate"](file, text), "run python docs/generate.py"

@@ -9,6 +9,7 @@ import pytest
 
 from qcc.errors import CalibrationError, InputError
 from qcc.ir.graph import TensorType
+from qcc.quantize.calibrate import fingerprint
 from qcc.samples import load_inputs, load_samples, runs
 
 A, B = np.arange(6, dtype=np.float32).reshape(2, 3), np.ones((2, 4), np.float32)
@@ -37,6 +38,7 @@ def test_a_folder_is_read_file_by_file(tmp_path: Path) -> None:
     assert len(samples) == 3
     assert [float(s["image"][0, 0]) for s in samples] == [2.0, 1.0, 0.0]
     assert len(list(samples)) == 3, "it can be read again"
+    assert fingerprint(samples) == fingerprint(list(samples)), "its ranges are cached as those of arrays are"
     (tmp_path / "3.npy").write_bytes(b"")
     with pytest.raises(CalibrationError, match="cannot be read"):
         list(load_samples(tmp_path, ["image"]))

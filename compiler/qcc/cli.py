@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -40,28 +41,34 @@ def main() -> None:
 @click.option("--name", help="Name of the library and its functions  [default: the model file's]")
 @click.option("--io", type=click.Choice(["float", "int8"]),
               help="What the compiled model takes and returns  [default: int8 for microcontrollers, else float]")
+@click.option("--mode", type=click.Choice(["int8", "dynamic", "float16"]), default="int8", show_default=True,
+              help="dynamic: int8 weights, activations quantized at run time. float16: weights of float16.")
 @click.option("--jobs", type=click.IntRange(1), help="Processes that compile kernels  [default: one for each core]")
 @click.option("--dump-ir", type=click.Path(path_type=Path), help="Folder for the graph after every stage.")
 @click.option("--host", help="Target for what an accelerator cannot compute  [default: such nodes are errors]")
+@click.option("--records", type=click.Path(path_type=Path),
+              help="Tuning records to compile by  [default: those that come with qcc]")
+@click.option("--package", type=click.Choice(["cmake", "zephyr", "arduino", "espidf"]),
+              help="The kind of firmware project that C source is for  [default: cmake]")
 @click.option("--stop-after", type=click.Choice(["import", "simplify", "quantize"]),
               help="Print the graph after this stage, and compile nothing.")
 def compile_command(
     model: Path, target: str, calib: Path | None, output: Path | None, name: str | None,
-    io: Literal["float", "int8"] | None, jobs: int | None, dump_ir: Path | None, host: str | None,
-    stop_after: str | None,
+    io: Literal["float", "int8"] | None, mode: Literal["int8", "dynamic", "float16"], jobs: int | None,
+    dump_ir: Path | None, host: str | None, package: str | None, records: Path | None, stop_after: str | None,
 ) -> None:  # fmt: skip
     """Compile an ONNX or TFLite MODEL into a library, its header, and a manifest."""
     from qcc import pipeline, report
     from qcc.ir.text import show
 
     if stop_after is not None:
-        for stage, graph in pipeline.stages(model, calib=calib, name=name, io=io or "float"):
+        for stage, graph in pipeline.stages(model, calib=calib, name=name, io=io or "float", mode=mode):
             if stage == stop_after or (stage == "quantize" and stop_after != "import"):
                 click.echo(show(graph), nl=False)  # an integer model has no stage "simplify"
                 return
     folder = output or Path("build") / model.stem
     made = pipeline.compile(model, target=target, calib=calib, out=folder, name=name, io=io, jobs=jobs, dump_ir=dump_ir,
-                            host=host)
+                            host=host, package=package, records=records, mode=mode)
     report.summary(made.manifest, folder)
 
 
@@ -153,12 +160,20 @@ def bench(folder: Path, threads: int, seconds: float, layers: bool) -> None:
 
 @main.command()
 @FOLDER
-def inspect(folder: Path) -> None:
+@click.option("--svg", type=click.Path(path_type=Path), help="The .svg file to write: the arena, buffers over layers.")
+def inspect(folder: Path, svg: Path | None) -> None:
     """Show the layers of the compiled model in FOLDER, its sizes, and its arena."""
     from qcc import report
+    from qcc.arena_svg import arena_svg
+    from qcc.errors import ArtifactError
     from qcc.runtime import read_manifest
 
     manifest = read_manifest(folder)
+    if svg is not None:
+        try:
+            svg.write_text(arena_svg(manifest), encoding="utf-8")
+        except OSError as error:
+            raise ArtifactError(f"the picture cannot be written ({error.strerror})", where=str(svg)) from error
     report.layers(manifest)
     report.arena(manifest)
     report.summary(manifest, folder)
@@ -201,3 +216,94 @@ def sweep(model: Path, target: str, vary: tuple[str, ...], calib: Path | None, p
         shown = [(p.on_chip_bytes / 2**20, p.latency_ms, ", ".join(map(str, p.values)), p.front)
                  for p in points if not p.fault]
         plot.write_text(scatter(shown, "on-chip memory, MiB", "latency, ms"))
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]
+    """Seconds; ``90s``, ``10m`` or ``2h``."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds of the text."""
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(value))
+        if found is None:
+            self.fail(f"'{value}' is no duration: write 90s, 10m or 2h", param, ctx)
+        return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
+
+
+@main.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--target", default="host", show_default=True, help="A shipped target, 'host', or a .toml file.")
+@click.option("--calib", type=click.Path(path_type=Path), help="Samples: .npz, .npy, or a folder of those.")
+@click.option("--records", type=click.Path(path_type=Path), required=True,
+              help="The file that keeps what is measured; a job takes up where an earlier one ended.")
+@click.option("--trials", type=click.IntRange(1), default=400, show_default=True, help="Candidates to try in all.")
+@click.option("--time", "seconds", type=Duration(), help="Longest time: 90s, 10m, 2h.")
+@click.option("--rpc", metavar="HOST:PORT", help="Measure on the devices of this TVM RPC tracker.")
+@click.option("--key", help="The devices' key at the tracker.")
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes that compile kernels.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--plot", type=click.Path(path_type=Path), help="The .svg file to write: best so far over candidates.")
+def tune(
+    model: Path, target: str, calib: Path | None, records: Path, trials: int, seconds: float | None, rpc: str | None,
+    key: str | None, jobs: int, seed: int, plot: Path | None,
+) -> None:  # fmt: skip
+    """Measure how the kernels of a MODEL run fastest; compile with the same --records then."""
+    from qcc import pipeline
+    from qcc.target import Target
+    from qcc.tune import report
+    from qcc.tune.measure import choose_measure
+
+    chosen = pipeline.load_target(target)
+    measure = choose_measure(chosen, rpc, key) if isinstance(chosen, Target) else None
+    with report.shown_progress(trials, seconds) as watch:
+        result = pipeline.autotune(model, target=chosen, records=records, calib=calib, trials=trials, seconds=seconds,
+                                   seed=seed, jobs=jobs, measure=measure, watch=watch)  # fmt: skip
+    report.summary(result)
+    if plot is not None:
+        plot.write_text(report.plot(result.history, result.unit))
+
+
+RECORDS = click.argument("file", type=click.Path(path_type=Path))
+
+
+@main.group()
+def records() -> None:
+    """Show and change files of tuning records."""
+
+
+@records.command()
+@RECORDS
+def show(file: Path) -> None:
+    """Show the best decisions of each kernel in FILE."""
+    from qcc.target import Target, known_targets
+    from qcc.tune.records import Key, load_records
+    from qcc.tune.report import show_records
+
+    show_records(load_records(file), [(name, Key.of(Target.load(name))) for name in known_targets()])
+
+
+@records.command()
+@click.argument("files", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The file to write.")
+def merge(files: tuple[Path, ...], output: Path) -> None:
+    """Put the records of FILES into one; of the same candidate the later file's counts."""
+    from qcc.tune.records import Records, load_records, write_records
+
+    merged = Records(record for file in files for record in load_records(file))
+    write_records(merged, output)
+    click.echo(f"{output}: {len(merged)} records")
+
+
+@records.command()
+@RECORDS
+def prune(file: Path) -> None:
+    """Keep in FILE the best candidate and the default of each kernel, and what holds for today's schedules."""
+    from qcc.target import Target, known_targets
+    from qcc.tune.records import Key, Records, load_records, write_records
+
+    before = load_records(file)
+    keys = {key.target: key for key in (Key.of(Target.load(name)) for name in known_targets())}
+    kept = Records(r for r in before.winners() if keys.get(r.key.target, r.key) == r.key)
+    write_records(kept, file)
+    click.echo(f"{file}: {len(kept)} of {len(before)} records kept")

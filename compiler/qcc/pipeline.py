@@ -15,13 +15,13 @@ import shutil
 import sys
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qcc.errors import CalibrationError, QccError
-from qcc.ir.graph import Graph
+from qcc.errors import CalibrationError, QccError, TargetError, TuningError
+from qcc.ir.graph import Graph, runs_float
 from qcc.ir.text import show
 from qcc.ir.verify import verify
 from qcc.target import Target
@@ -36,7 +36,10 @@ if TYPE_CHECKING:
     from qcc.plan.layout import Layout
     from qcc.quantize.calibrate import Calibration
     from qcc.quantize.convert import Io
+    from qcc.quantize.modes import Mode
     from qcc.runtime import Model
+    from qcc.tune.job import Progress, Result
+    from qcc.tune.measure import Measure
 
 STAGES = ("import", "simplify", "quantize")
 """Stages that give a graph, in order."""
@@ -46,7 +49,8 @@ def compile(
     model: Any, *, target: str | Path | Target | Description = "host", calib: Any = None,
     out: str | Path | None = None, name: str | None = None, io: Io | None = None, method: str = "mse",
     jobs: int | None = None, dump_ir: str | Path | None = None, progress: bool | None = None,
-    example_inputs: Any = None, host: str | Path | Target | None = None,
+    example_inputs: Any = None, host: str | Path | Target | None = None, package: str | None = None,
+    records: str | Path | None = None, mode: Mode = "int8",
 ) -> Model | NpuModel:
     """Compile a model into a library for ``target``, or into an accelerator's program, and load it.
 
@@ -59,11 +63,19 @@ def compile(
     ranges are chosen
     (``quantize.observers.METHODS``). ``jobs``: processes that build kernels. ``dump_ir``: a folder for the graph after
     each stage. ``progress``: bars on stderr (None: where that is a terminal). ``host``: with an accelerator, the target
-    for nodes that it cannot compute. Raises ``QccError``.
+    for nodes that it cannot compute. ``package``: the kind of firmware project that C source is for
+    (``emit.ecosystems``). ``records``: a file that ``qcc tune`` wrote (None: those that come with qcc). ``mode``:
+    "int8"; "dynamic" (int8 weights, activations quantized while it runs) or "float16" (float16 weights, float32
+    arithmetic), which need no ``calib`` and a CPU target (docs/modes.md). Raises ``QccError``.
     """
     from qcc.emit.library import check_output
 
     chosen = load_target(target)
+    if mode != "int8":
+        check_mode(mode, chosen, calib, io)
+    if package is not None and not (isinstance(chosen, Target) and chosen.emit == "c"):
+        raise TargetError(f"there are no {package} packages for {chosen.name}: it does not get C source",
+                          hint="choose a microcontroller, or leave --package out")
     helper = Target.load(host) if host is not None and not isinstance(host, Target) else host
     io = io or ("int8" if isinstance(chosen, Target) and chosen.emit == "c" else "float")
     if out is not None:
@@ -71,14 +83,15 @@ def compile(
     remarks: list[str] = []
     graph = Graph("")
     found = stages(model, calib=calib, name=name, io=io, method=method, progress=progress, remarks=remarks,
-                   example_inputs=example_inputs)
+                   example_inputs=example_inputs, mode=mode)
     for stage, graph in found:
         if dump_ir is not None:
             _dump(graph, stage, Path(dump_ir))
 
     def made_in(folder: Path) -> Model | NpuModel:
         if isinstance(chosen, Target):
-            return build(graph, chosen, folder, jobs=jobs, progress=progress, remarks=remarks)
+            return build(graph, chosen, folder, jobs=jobs, progress=progress, remarks=remarks, package=package,
+                         records=records)  # fmt: skip
         from qcc.npu.artifact import build as build_npu
 
         return build_npu(graph, chosen, folder, host=helper, jobs=jobs, remarks=remarks)
@@ -93,6 +106,18 @@ def compile(
         raise
     weakref.finalize(made, shutil.rmtree, folder)
     return made
+
+
+def check_mode(mode: Mode, target: Target | Description, calib: Any, io: Io | None) -> None:
+    """Refuse what a mode that runs float cannot do."""
+    fault = target.float_fault if isinstance(target, Target) else "it has no float unit"
+    if fault:
+        raise TargetError(f"mode {mode} needs a CPU that runs float32: {fault}", where=target.name,
+                          hint="use --mode int8, or a CPU target")
+    if calib is not None:
+        raise CalibrationError(f"mode {mode} takes no samples", hint="leave out --calib (or calib=…)")
+    if io == "int8":
+        raise QccError(f"inputs and outputs are float in mode {mode}", hint="leave out --io int8")
 
 
 def load_target(target: str | Path | Target | Description) -> Target | Description:
@@ -115,7 +140,7 @@ def quantize(
 
 def stages(
     model: Any, *, calib: Any = None, name: str | None = None, io: Io = "float", method: str = "mse",
-    progress: bool | None = None, remarks: list[str] | None = None, example_inputs: Any = None,
+    progress: bool | None = None, remarks: list[str] | None = None, example_inputs: Any = None, mode: Mode = "int8",
 ) -> Iterator[tuple[str, Graph]]:
     """The graph after each of ``STAGES``, verified; an integer graph is passed through."""
     from qcc.passes import FUSE_INTEGER, simplify
@@ -124,6 +149,8 @@ def stages(
     verify(graph)
     if graph is not model or not is_integer(graph):
         yield "import", graph
+    if is_integer(graph) and mode != "int8":
+        raise QccError("the model is quantized already", where=graph.name, hint="compile it with --mode int8")
     if is_integer(graph):
         for rewrite in FUSE_INTEGER:
             graph = rewrite(graph)
@@ -134,6 +161,14 @@ def stages(
     graph = simplify(graph)
     verify(graph)
     yield "simplify", graph
+
+    if mode != "int8":
+        from qcc.quantize.modes import convert_mode
+
+        graph = convert_mode(graph, mode, remarks)
+        verify(graph)
+        yield "quantize", graph
+        return
 
     from qcc.quantize.assign import assign
     from qcc.quantize.convert import convert
@@ -160,33 +195,70 @@ def export(
 
 def build(
     graph: Graph, target: Target, folder: Path, *, jobs: int | None = None, progress: bool | None = None,
-    remarks: list[str] | None = None,
+    remarks: list[str] | None = None, package: str | None = None, records: str | Path | None = None,
 ) -> Model:
-    """Lay out, lower, build and emit an integer program into ``folder``; load the result."""
+    """Lay out, lower, build and emit an integer program into ``folder``; load the result.
+
+    ``records``: as for ``compile``.
+    """
     from qcc.emit.cfolder import emit_c
     from qcc.emit.csource import work_bytes
     from qcc.emit.library import emit_library
     from qcc.emit.package import Package
-    from qcc.plan.arena import plan_arena
+    from qcc.plan.arena import count_touches, plan_arena
     from qcc.plan.layout import plan_layout
     from qcc.remote import RemoteModel
     from qcc.runtime import Model
 
     layout = plan_layout(graph, target)
     calls = lower(graph, layout)
-    built = _build(calls, target, jobs, progress)
-    arena = plan_arena(layout, work_bytes(built, calls))
-    package = Package(graph.name, graph, layout, arena, calls, built, target, tuple(remarks or ()))
-    (emit_c if target.emit == "c" else emit_library)(package, folder)
+    remarks = [] if remarks is None else remarks
+    calls, chosen = _decided(calls, target, records, remarks)
+    built = _build(calls, target, jobs, progress, chosen)
+    arena = plan_arena(layout, work_bytes(built, calls), count_touches(calls))
+    made = Package(graph.name, graph, layout, arena, calls, built, target, tuple(remarks))
+    if target.emit == "c":
+        emit_c(made, folder, package or "cmake")
+    else:
+        emit_library(made, folder)
     return RemoteModel(folder) if target.missing() else Model(folder)
+
+
+def autotune(
+    model: Any, *, target: str | Path | Target | Description = "host", records: str | Path, calib: Any = None,
+    trials: int = 400, seconds: float | None = None, seed: int = 0, jobs: int = 1, measure: Measure | None = None,
+    watch: Callable[[Progress], None] | None = None, name: str | None = None, method: str = "mse",
+    example_inputs: Any = None,
+) -> Result:
+    """Measure how the kernels of a model run fastest on ``target``, and keep that in the file ``records``.
+
+    ``trials``: candidates in all, those that the file knows included; ``seconds``: longest time of this run;
+    ``jobs``: processes that compile candidates; ``measure``: how (None: what the target file says, see
+    ``tune.measure.choose_measure``); ``watch`` is told of progress. Other parameters as for ``compile``. Raises
+    ``QccError``.
+    """
+    from qcc.tune.job import run_job
+
+    chosen = load_target(target)
+    if not isinstance(chosen, Target):
+        raise TuningError("an accelerator's compiler tries every tiling on the cycle model by itself",
+                          where=chosen.name, hint="compile: there is nothing to tune")
+    io: Io = "int8" if chosen.emit == "c" else "float"
+    graph = quantize(model, calib=calib, name=name, io=io, method=method, example_inputs=example_inputs)
+    return run_job(graph, chosen, Path(records), trials=trials, seconds=seconds, seed=seed, jobs=jobs, measure=measure,
+                   watch=watch)  # fmt: skip
 
 
 def lower(graph: Graph, layout: Layout) -> list[Call]:
     """The kernel calls of an integer program, in order."""
     from qcc.ops import OPS
 
-    computed = [node for node in graph.nodes if not layout.is_view(node.output)]
-    return [call for node in computed for call in OPS[node.op].kernels(node, layout)]
+    calls: list[Call] = []
+    for node in graph.nodes:
+        if not layout.is_view(node.output):
+            op = OPS[node.op]
+            calls += (op.float_kernels if runs_float(graph, node) else op.kernels)(node, layout)
+    return calls
 
 
 def is_integer(graph: Graph) -> bool:
@@ -265,11 +337,38 @@ def _sources(folder: str) -> str:
     return state.hexdigest()
 
 
-def _build(calls: list[Call], target: Target, jobs: int | None, progress: bool | None) -> dict[str, Built]:
+def _decided(
+    calls: list[Call], target: Target, records: str | Path | None, remarks: list[str]
+) -> tuple[list[Call], dict[str, dict[str, int]]]:
+    """The calls with constants packed as records want them, and the decisions by kernel that are left to schedules.
+
+    ``records``: a user's, or None for those that come with qcc; ``remarks`` say how many kernels they know.
+    """
+    from qcc.lower.repack import repacked, scheduled_decisions
+    from qcc.tune.records import Key, load_records, shipped_records
+
+    known = shipped_records(target) if records is None else load_records(Path(records))
+    if not len(known):
+        return calls, {}
+    key, digests = Key.of(target), {call.kernel.digest for call in calls}
+    chosen = known.chosen(key, digests)
+    if records is None and not chosen and known.stale(key) is None:
+        return calls, {}
+    source, ignored = "the records that come with qcc" if records is None else str(records), known.stale(key)
+    remarks.append(f"{len(chosen)} of {len(digests)} kernels are compiled as {source} say"
+                   + (f"; ignored: {ignored}" if ignored else ""))  # fmt: skip
+    repacks = [repacked(call, target, chosen.get(call.kernel.digest, {})) for call in calls]
+    digests_now = {old.kernel.digest: new.kernel.digest for old, new in zip(calls, repacks, strict=True)}
+    return repacks, {digests_now[digest]: scheduled_decisions(c) for digest, c in chosen.items()}
+
+
+def _build(
+    calls: list[Call], target: Target, jobs: int | None, progress: bool | None, chosen: dict[str, dict[str, int]]
+) -> dict[str, Built]:
     from qcc.lower.build import build_kernels
 
     with _bar("build kernels", progress) as update:
-        return build_kernels([call.kernel for call in calls], target, jobs, update)
+        return build_kernels([call.kernel for call in calls], target, jobs, update, chosen)
 
 
 @contextmanager

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 Arrays = Mapping[str, NDArray[Any]]
 _HOOK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int32)
-_FORMAT = 1
+FORMAT = 2
+"""Of manifest.json: raised whenever a key is added, removed, or changes its meaning."""
 _RECOMPILE = "compile the model again"
 _LOCKS: dict[int, threading.Lock] = {}
 """One for each open library: models that share it share its arena."""
@@ -82,11 +83,17 @@ class Model:
         return outputs
 
     def run_into(self, inputs: Sequence[NDArray[Any]], outputs: Sequence[NDArray[Any]]) -> None:
-        """Run on arrays in the model's order that ``checked`` returned or that are like them; nothing is checked."""
+        """Run on arrays in the model's order that ``checked`` returned or that are like them; nothing is checked.
+
+        Raises ArtifactError if the system refuses the registers that the target needs.
+        """
         sources = (ctypes.c_void_p * max(len(inputs), 1))(*(a.ctypes.data for a in inputs))
         targets = (ctypes.c_void_p * max(len(outputs), 1))(*(a.ctypes.data for a in outputs))
         with self._lock:
-            self._run(sources, targets)
+            status = self._run(sources, targets)
+        if status != 0:
+            raise ArtifactError("the system refuses AMX to this process", where=str(self.folder),
+                                hint="it needs Linux 5.16 and no filter of arch_prctl; or compile for x86-vnni-vbmi")
 
     def checked(self, inputs: Arrays) -> list[NDArray[Any]]:
         """The arrays in the model's order, contiguous; raises InputError."""
@@ -210,7 +217,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise ArtifactError(what, where=where, hint=hint) from error
     except (OSError, ValueError) as error:
         raise ArtifactError(f"manifest.json cannot be read ({error})", where=where, hint=_RECOMPILE) from error
-    if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise ArtifactError("manifest.json is of another version of qcc", where=where, hint=_RECOMPILE)
     return manifest
 

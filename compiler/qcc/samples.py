@@ -7,7 +7,7 @@ An ``.npz`` holds one array for each input, under its name. Where the model has 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,8 @@ FORMS = "give a .npy file, a .npz file, or a folder of those"
 
 
 @dataclass(frozen=True)
-class FolderSamples:
-    """The files of a folder, by name, each read when its turn comes."""
+class FolderSamples(Sequence[Arrays]):
+    """The files of a folder, by name: one mapping from input name to array for each, read when its turn comes."""
 
     files: tuple[Path, ...]
     inputs: tuple[str, ...]
@@ -33,10 +33,11 @@ class FolderSamples:
         """Number of files."""
         return len(self.files)
 
-    def __iter__(self) -> Iterator[Arrays]:
-        """One mapping from input name to array for each file."""
-        for file in self.files:
-            yield _read(file, self.inputs, CalibrationError)
+    def __getitem__(self, index: Any) -> Any:
+        """The arrays of a file, or the samples of a slice."""
+        if isinstance(index, slice):
+            return FolderSamples(self.files[index], self.inputs)
+        return _read(self.files[index], self.inputs, CalibrationError)
 
 
 def load_samples(path: str | Path, inputs: Sequence[str]) -> Any:

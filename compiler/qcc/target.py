@@ -22,12 +22,18 @@ class _Table(BaseModel):
 
 
 class LlvmTarget(_Table):
-    """What TVM's LLVM back end is told: ``tvm.target.Target(dict(target.llvm))``."""
+    """What TVM's LLVM back end is told."""
 
     kind: Literal["llvm"]
     mtriple: str
     mcpu: str
     mattr: list[str] = []
+    mfloat_abi: Literal["soft", "hard"] | None = None
+    """How 32-bit ARM passes floats."""
+
+    def options(self) -> dict[str, Any]:
+        """As ``tvm.target.Target`` takes them."""
+        return {key.replace("_", "-"): value for key, value in self if value is not None}
 
 
 class Link(_Table):
@@ -52,6 +58,23 @@ class Run(_Table):
     command: list[str] = []
 
 
+class Memory(_Table):
+    """A region of RAM in which C code for a microcontroller works: its pointer in the context, and its budget."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    bytes: int = Field(ge=1)
+
+
+class Board(_Table):
+    """QEMU's board with such a processor, on which tuning counts instructions: ``-M machine``, and the [origin, bytes]
+    of its memory for code and for data.
+    """
+
+    machine: str
+    code: list[int] = Field(min_length=2, max_length=2)
+    data: list[int] = Field(min_length=2, max_length=2)
+
+
 class Target(_Table):
     """One kind of machine. Every target computes the same bytes; these fields say how."""
 
@@ -63,7 +86,7 @@ class Target(_Table):
     """CPU flags as in /proc/cpuinfo, all of which the machine must have."""
     emit: Literal["library", "c"] = "library"
     """What is made: a shared library, or C99 source for a microcontroller's firmware."""
-    family: Literal["vnni", "avx2", "c99", "dsp", "mve", "neon"]
+    family: Literal["amx", "vnni", "avx2", "c99", "dsp", "mve", "neon", "neon32"]
     """The module of schedules in ``qcc.schedule``."""
     storage: Literal["uint8", "int8"]
     """How int8 activations are kept in memory: as they are, or as q + 128."""
@@ -71,6 +94,8 @@ class Target(_Table):
     """int32 elements of a vector."""
     dot: int = Field(ge=1, le=64)
     """Products that one instruction adds into an int32 lane."""
+    rows: int = Field(1, ge=1, le=64)
+    """Pixels that one instruction multiplies with such a vector of weights."""
     accumulators: int = Field(ge=1, le=256)
     """Vectors of sums that a register tile may hold: the registers, less those for operands."""
     requant_shift: Literal[31, 32]
@@ -82,11 +107,33 @@ class Target(_Table):
     """None: there are no objects, only source."""
     link: Link
     run: Run = Run()
+    board: Board | None = None
+    memory: list[Memory] = []
+    """Regions of a microcontroller's RAM, the fastest first. Empty: one, ``arena``, of any size."""
+    flash: int | None = Field(None, ge=1)
+    """Bytes of a microcontroller's flash that the model may take. None: any."""
 
     @property
     def halos(self) -> bool:
         """Whether images are kept with their padding around them: it costs memory and saves conditions."""
         return self.emit == "library"
+
+    @property
+    def float_fault(self) -> str:
+        """Why the modes that run float are not for it; empty where float32 follows IEEE 754 and multiply-adds fuse."""
+        if self.emit == "c":
+            return "its programs are integer-only C"
+        return "its float vectors take subnormal numbers for zeros" if self.family == "neon32" else ""
+
+    @property
+    def products(self) -> int:
+        """Products in a cycle, roughly: an instruction with many rows takes one for each, and pairs with no other."""
+        return self.lanes * self.dot * max(1, self.rows // 4)
+
+    @property
+    def permission(self) -> bool:
+        """Whether a process must ask the system before it uses all of the target's registers."""
+        return self.family == "amx"
 
     @staticmethod
     def load(name: str | Path) -> Target:
@@ -106,7 +153,8 @@ class Target(_Table):
 
     def codegen_key(self) -> dict[str, Any]:
         """Everything that object code depends on, for the cache: JSON values."""
-        return self.model_dump(exclude={"name", "description", "arch", "requires", "link", "run"})
+        outside = {"name", "description", "arch", "requires", "link", "run", "board", "memory", "flash"}
+        return self.model_dump(exclude=outside)
 
     def missing(self) -> list[str]:
         """What this machine lacks to run code for the target; source is compiled for any."""
@@ -145,7 +193,7 @@ def host_target() -> Target:
     if not fitting:
         raise TargetError(f"no shipped target runs on this machine ({platform.machine()})",
                           hint="choose one with --target to compile for another machine: " + ", ".join(known_targets()))
-    return max(fitting, key=lambda t: (t.lanes * t.dot, t.name))
+    return max(fitting, key=lambda t: (t.rows * t.lanes * t.dot, t.name))
 
 
 def _read(path: Path) -> Target:
@@ -157,9 +205,14 @@ def _read(path: Path) -> Target:
     except tomllib.TOMLDecodeError as error:
         raise TargetError(f"not valid TOML: {error}", where=str(path), hint="see targets/*.toml") from error
     try:
-        return Target.model_validate(table)
+        target = Target.model_validate(table)
     except ValidationError as error:
         raise _explain(error, path) from error
+    names = [region.name for region in target.memory]
+    if len(set(names)) != len(names) or "user" in names:
+        raise TargetError(f"the regions of memory are named {', '.join(names)}", where=str(path),
+                          hint="give each [[memory]] a name of its own, other than 'user'")
+    return target
 
 
 def _explain(error: ValidationError, path: Path) -> TargetError:
@@ -170,8 +223,9 @@ def _explain(error: ValidationError, path: Path) -> TargetError:
     if first["type"] == "extra_forbidden":
         model: Any = Target
         for table in tables:
-            annotation = model.model_fields[table].annotation
-            model = next((a for a in get_args(annotation) if a is not type(None)), annotation)
+            if not table.isdigit():
+                annotation = model.model_fields[table].annotation
+                model = next((a for a in get_args(annotation) if a is not type(None)), annotation)
         return TargetError(f"unknown key '{dotted}'", where=where, hint="known keys: " + ", ".join(model.model_fields))
     if first["type"] == "missing":
         return TargetError(f"key '{dotted}' is missing", where=where, hint="see targets/*.toml for an example")

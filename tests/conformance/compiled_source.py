@@ -19,8 +19,8 @@ class SourceMachine(Machine):
 
     def load(self, objects: Sequence[str]) -> None:
         texts = [Path(o).read_text().replace("static void", "void", 1) for o in objects]
-        source, library = self.folder / "kernels.c", self.folder / f"kernels-{self.name}.so"
-        source.write_text('#include "qcc.h"\n' + "\n".join(texts))
+        source, library = self.folder / "kernels.c", self.folder / f"kernels-{self.target.name}.so"
+        source.write_text("".join(f'#include "{h}"\n' for h in ("qcc.h", "qcc_dsp.h", "qcc_mve.h")) + "\n".join(texts))
         subprocess.run(["cc", "-std=c99", "-O1", "-ffp-contract=off", "-fPIC", "-shared", "-I",
                         str(data_folder("runtime") / "mcu"), str(source), "-o", str(library)], check=True)  # fmt: skip
         self.library = ctypes.CDLL(str(library))
@@ -38,7 +38,7 @@ class SourceMachine(Machine):
             else:
                 pointers.append(int(next(left).ctypes.data))
         pointers += [int(w.ctypes.data) + GUARD for w in work]
-        self.library[built.symbol](*map(ctypes.c_void_p, pointers))
+        self.library[built.symbol](*map(ctypes.c_void_p, pointers), *map(ctypes.c_int32, built.numbers))
         for old, new in zip(before, work, strict=True):
             inside = slice(GUARD, len(new) - GUARD)
             old[inside] = new[inside]

@@ -73,10 +73,11 @@ def test_the_folder(tmp_path: Path) -> None:
     compiled(graph, tmp_path, "cortex-m4")
     folder = tmp_path / "out"
     assert sorted(p.name for p in folder.iterdir()) == [
-        "CMakeLists.txt", "README.md", "manifest.json", "qcc.h", "reference", "small.c", "small.h", "small_weights.c",
-        "small_weights.h"]  # fmt: skip
+        "CMakeLists.txt", "README.md", "manifest.json", "qcc.h", "qcc_dsp.h", "qcc_scalar.h", "reference", "small.c",
+        "small.h", "small_weights.c", "small_weights.h"]  # fmt: skip
     model = (folder / "small.c").read_text()
-    assert re.findall(r"#include [<\"](.*)[>\"]", model) == ["small.h", "stddef.h", "small_weights.h", "qcc.h"]
+    assert re.findall(r"#include [<\"](.*)[>\"]", model) == [
+        "small.h", "stddef.h", "small_weights.h", "qcc_scalar.h", "qcc_dsp.h"]  # fmt: skip
     for forbidden in ("malloc", "printf", "math.h", "tvm", "TVM", "float", "#pragma"):
         assert forbidden not in model
     defined = re.findall(r"^static void (\w+)\(", model, re.M)
@@ -141,8 +142,9 @@ add_subdirectory(out)
 add_executable(firmware main.c)
 target_link_libraries(firmware PRIVATE small)
 """)
-    (tmp_path / "main.c").write_text('#include "small.h"\n#include "qcc.h"\n'
-                                     "int main(void) { return qcc_quantize(1.0F, 1.0F, 3) != 4; }\n")
+    (tmp_path / "main.c").write_text('#include "small.h"\n'
+                                     "int main(void) { return small_quantize_input(SMALL_INPUT_SCALE) != "
+                                     "SMALL_INPUT_ZERO_POINT + 1; }\n")
     subprocess.run(["cmake", "-S", ".", "-B", "build"], cwd=tmp_path, check=True, capture_output=True)
     subprocess.run(["cmake", "--build", "build"], cwd=tmp_path, check=True, capture_output=True)
     subprocess.run([str(tmp_path / "build" / "firmware")], check=True)

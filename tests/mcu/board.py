@@ -1,4 +1,4 @@
-"""Runs a C artifact on QEMU's Arm boards: output bytes, executed instructions, stack used."""
+"""Runs a C artifact on QEMU's boards: output bytes, executed instructions, stack used."""
 
 from __future__ import annotations
 
@@ -17,9 +17,22 @@ from numpy.typing import NDArray
 
 from qcc.runtime import read_manifest
 
-HERE = Path(__file__).parent / "board"
-GCC = "arm-none-eabi-gcc"
-QEMU = "qemu-system-arm"
+HERE = Path(__file__).parents[2] / "runtime" / "board"
+
+
+@dataclass(frozen=True)
+class Tools:
+    """Compiler, emulator, and flags for linking without start files against a small C library."""
+
+    gcc: str
+    qemu: str
+    link: tuple[str, ...]
+    emulate: tuple[str, ...] = ()
+
+
+ARM = Tools("arm-none-eabi-gcc", "qemu-system-arm", ("-specs=nano.specs", "-specs=nosys.specs", "-Wl,-ereset"))
+RISCV = Tools("riscv64-unknown-elf-gcc", "qemu-system-riscv32", ("-Wl,-e_start",),
+              ("-bios", "none"))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -30,6 +43,7 @@ class Board:
     flags: tuple[str, ...]
     code: tuple[int, int]
     data: tuple[int, int]
+    tools: Tools = ARM
 
 
 def _mps2(machine: str, *flags: str) -> Board:
@@ -46,6 +60,8 @@ BOARDS = {
                         (0x10000000, 4 << 20), (0x38000000, 2 << 20)),
     "cortex-m55": Board("mps3-an547", ("-mthumb", "-mcpu=cortex-m55", "-mfloat-abi=hard"), (0, 512 << 10),
                         (0x20000000, 512 << 10)),
+    "riscv32": Board("virt", ("-march=rv32imac", "-mabi=ilp32", "-specs=picolibc.specs"), (0x80000000, 4 << 20),
+                     (0x80400000, 4 << 20), RISCV),
 }  # fmt: skip
 
 MAIN = """\
@@ -54,12 +70,11 @@ MAIN = """\
 
 #include <string.h>
 
-static uint32_t arena[({P}_ARENA_BYTES + 3) / 4];
 {arrays}
 
 int board_main(void)
 {{
-    const {p}_context context = {{arena, 0}};
+    const {p}_context context = {{{regions}, 0}};
 {copies}
     board_paint_stack();
     const uint32_t before = board_stack_pointer();
@@ -86,18 +101,18 @@ class Run:
     """Bytes of code and constants of the model with the library functions that it needs."""
 
 
-def missing() -> list[str]:
-    """Programs that are needed and absent."""
-    return [tool for tool in (GCC, QEMU, "cc") if shutil.which(tool) is None]
+def missing(*names: str) -> list[str]:
+    """Programs that the boards need and that are absent."""
+    tools = [BOARDS[name].tools for name in names or ("cortex-m4",)]
+    return [tool for tool in ("cc", *(t for x in tools for t in (x.gcc, x.qemu))) if shutil.which(tool) is None]
 
 
 def run(folder: Path, inputs: Mapping[str, NDArray[Any]], board: Board, work: Path, optimize: str = "-O2") -> Run:
     """One inference of the artifact in ``folder`` on ``board``."""
     manifest = read_manifest(folder)
-    prefix = manifest["prefix"]
     work.mkdir(parents=True, exist_ok=True)
     write_main(manifest, inputs, work)
-    image = build(folder, prefix, board, work, [optimize])
+    image = build(folder, manifest, board, work, [optimize])
     said = emulate(board, image)
     found = re.findall(r"output ([0-9a-f]+)", said)
     outputs = {
@@ -126,7 +141,7 @@ void {prefix}_layer_done(const {prefix}_context *context, int32_t layer)
     COUNT_START();
 }}
 """)
-    said = emulate(board, build(folder, prefix, board, work, ["-O2", "-DQCC_PROFILE"]))
+    said = emulate(board, build(folder, manifest, board, work, ["-O2", "-DQCC_PROFILE"]))
     return {int(n): int(count) for count, n in re.findall(r"instructions (\d+)\s+layer (\d+)", said)}
 
 
@@ -134,41 +149,47 @@ def write_main(manifest: Mapping[str, Any], inputs: Mapping[str, NDArray[Any]], 
     """``main.c``, which runs the model on ``inputs`` and prints its outputs."""
     prefix = manifest["prefix"]
     arrays, arguments, prints, copies = [], [], [], []
-    upper = prefix.upper()
+    memory = manifest["memory"]
+    for name in memory:
+        arrays.append(f"static uint32_t {name}[{prefix.upper()}_{name.upper()}_BYTES / 4 + 1];")
     for index, entry in enumerate(manifest["inputs"]):
         values = inputs[entry["name"]]
         text = ", ".join(float(v).hex() + "F" if values.dtype == np.float32 else str(v) for v in values.reshape(-1))
         arrays.append(f"static const {C_TYPES[entry['dtype']]} in{index}[] = {{{text}}};")
         if entry["dtype"] == "int8" and entry.get("offset") is not None:
-            copies.append(f"    memcpy((int8_t *)arena + {entry['offset']}, in{index}, sizeof in{index});")
-            arguments.append(f"(const int8_t *)arena + {entry['offset']}")
+            place = f"{prefix}_input{index if len(manifest['inputs']) > 1 else ''}_in_place(&context)"
+            copies.append(f"    memcpy({place}, in{index}, sizeof in{index});")
+            arguments.append(place)
         else:
             arguments.append(f"in{index}")
     for index, entry in enumerate(manifest["outputs"]):
         c_type, size = C_TYPES[entry["dtype"]], max(1, int(np.prod(entry["shape"])))
         if entry.get("offset") is not None:
-            arrays.append(f"#define out{index} (({c_type} *)arena + {entry['offset']})")
+            place = f"{prefix}_output{index if len(manifest['outputs']) > 1 else ''}_in_place(&context)"
+            arrays.append(f"#define out{index} {place}")
         else:
             arrays.append(f"static {c_type} out{index}[{size}];")
         arguments.append(f"out{index}")
         prints.append(f'board_print("output "); board_print_bytes(out{index}, {size} * sizeof({c_type}));')
-    text = MAIN.format(p=prefix, P=upper, arrays="\n".join(arrays), prints="\n    ".join(prints),
-                       arguments=", ".join(arguments), copies="\n".join(copies))  # fmt: skip
+    text = MAIN.format(p=prefix, arrays="\n".join(arrays), prints="\n    ".join(prints),
+                       arguments=", ".join(arguments), copies="\n".join(copies), regions=", ".join(memory))  # fmt: skip
     (work / "main.c").write_text(text)
 
 
-def build(folder: Path, prefix: str, board: Board, work: Path, options: Sequence[str]) -> Path:
+def build(folder: Path, manifest: Mapping[str, Any], board: Board, work: Path, options: Sequence[str]) -> Path:
     """The linked image; the linker map is beside it."""
+    prefix, tools = manifest["prefix"], board.tools
+    headers, inside = (folder / manifest["sources"][key] for key in ("headers", "sources"))
     (code, code_size), (data, data_size) = board.code, board.data
     (work / "memory.ld").write_text(f"MEMORY {{ CODE (rx) : ORIGIN = {code}, LENGTH = {code_size}\n"
                                     f" DATA (rwx) : ORIGIN = {data}, LENGTH = {data_size} }}\nINCLUDE link.ld\n")
     image = work / "image.elf"
-    flags = [GCC, "-std=c99", *board.flags, *options]
-    sources = [HERE / "start.c", work / "main.c", folder / f"{prefix}.c", folder / f"{prefix}_weights.c"]
+    flags = [tools.gcc, "-std=c99", *board.flags, *options]
+    sources = [HERE / "start.c", work / "main.c", inside / f"{prefix}.c", inside / f"{prefix}_weights.c"]
     for source in sources:
-        warnings = ["-Wall", "-Wextra", "-Wconversion", "-Werror"] if source.parent == folder else []
-        _call([*flags, *warnings, f"-I{HERE}", f"-I{folder}", "-c", str(source), "-o", str(work / f"{source.name}.o")])
-    _call([*flags, "-Wl,--gc-sections", "-nostartfiles", "-specs=nano.specs", "-specs=nosys.specs", f"-L{HERE}", "-T",
+        warnings = ["-Wall", "-Wextra", "-Wconversion", "-Werror"] if source.parent == inside else []
+        _call([*flags, *warnings, f"-I{HERE}", f"-I{headers}", "-c", str(source), "-o", str(work / f"{source.name}.o")])
+    _call([*flags, "-Wl,--gc-sections", "-nostartfiles", *tools.link, f"-L{HERE}", "-T",
            str(work / "memory.ld"), f"-Wl,-Map={image.with_suffix('.map')}",
            *(str(work / f"{s.name}.o") for s in sources), "-o", str(image)])  # fmt: skip
     return image
@@ -177,7 +198,8 @@ def build(folder: Path, prefix: str, board: Board, work: Path, options: Sequence
 def emulate(board: Board, image: Path) -> str:
     """What the program and the plugin print."""
     done = subprocess.run(
-        [QEMU, "-M", board.machine, "-nographic", "-monitor", "none", "-serial", "none", "-semihosting-config",
+        [board.tools.qemu, "-M", board.machine, *board.tools.emulate, "-nographic",
+         "-monitor", "none", "-serial", "none", "-semihosting-config",
          "enable=on,target=native", "-plugin", str(plugin()), "-kernel", str(image)],
         capture_output=True, text=True, timeout=300, check=False)  # fmt: skip
     said = done.stdout + done.stderr
@@ -202,7 +224,7 @@ def plugin() -> Path:
 def flash_of(text: str) -> dict[str, int]:
     """Bytes of code and constants of each object, by file, from a linker map."""
     sizes: dict[str, int] = {}
-    for _, size, file in re.findall(r"^ (\.(?:text|rodata)\S*)\s+0x[0-9a-f]+\s+(0x[0-9a-f]+) (\S+)$", text, re.M):
+    for _, size, file in re.findall(r"^ (\.(?:text|s?rodata)\S*)\s+0x[0-9a-f]+\s+(0x[0-9a-f]+) (\S+)$", text, re.M):
         name = Path(file).name.removesuffix(".o")
         sizes[name] = sizes.get(name, 0) + int(size, 16)
     return sizes

@@ -16,14 +16,18 @@ from qcc.runtime import read_manifest
 from qcc.target import Target
 from random_graphs import random_model, random_samples
 
-pytestmark = pytest.mark.skipif(bool(board.missing()), reason=f"not installed: {', '.join(board.missing())}")
-MODELS = {"digits": ["cortex-m0plus", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55"],
-          "mnist_cnn": ["cortex-m0plus", "cortex-m4", "cortex-m55"],
-          "resnet20_cifar10": ["cortex-m4", "cortex-m55"]}  # fmt: skip
+MODELS = {"digits": ["cortex-m0plus", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55", "riscv32"],
+          "mnist_cnn": ["cortex-m0plus", "cortex-m4", "cortex-m55", "riscv32"],
+          "resnet20_cifar10": ["cortex-m4", "cortex-m55", "riscv32"]}  # fmt: skip
+LIBRARY_STACK = 32
+"""Bytes that functions of the C library and the compiler (memcpy, 64-bit products) take beyond what README.md says."""
 ROOT = Path(__file__).parents[2]
 
 
 def check(graph: Graph, target: str, inputs: dict[str, np.ndarray], folder: Path, on: str = "") -> board.Run:
+    lacking = board.missing(on or target)
+    if lacking:
+        pytest.skip(f"CANNOT RUN {target}: not installed: {', '.join(lacking)}")
     pipeline.build(graph, Target.load(target), folder / "out", jobs=1)
     result = board.run(folder / "out", inputs, board.BOARDS[on or target], folder / "work")
     for name, expected in run_integer(graph, inputs).items():
@@ -43,9 +47,10 @@ def test_models(name: str, target: str, tmp_path: Path, request: pytest.FixtureR
     manifest = read_manifest(tmp_path / "out")
     measured = manifest["measured"]
     print(f"{name} on {target}: {result.instructions} instructions, {result.stack} bytes of stack")
-    assert abs(result.stack - measured["stack_bytes"]) <= 64, "library functions and alignment aside"
+    promised = measured["stack_bytes"]
+    assert promised - 16 < result.stack <= promised + LIBRARY_STACK, "a frame's last bytes may be there for alignment"
     linked = result.flash[f"{manifest['prefix']}.c"] + result.flash[f"{manifest['prefix']}_weights.c"]
-    assert abs(linked - measured["flash_bytes"]) <= 16
+    assert 0 <= measured["flash_bytes"] - linked <= 8, "the linker leaves out the padding at the end of a section"
 
 
 def _quantized(path: Path, name: str) -> Graph:
@@ -61,7 +66,7 @@ def _quantized(path: Path, name: str) -> Graph:
 def test_random_programs(seed: int, tmp_path: Path) -> None:
     print(f"seed {seed}")
     graph = random_program(100 + seed)
-    check(graph, ("cortex-m4", "cortex-m55", "cortex-m33")[seed % 3], random_inputs(graph, seed), tmp_path)
+    check(graph, ("cortex-m4", "cortex-m55", "riscv32")[seed % 3], random_inputs(graph, seed), tmp_path)
 
 
 @pytest.mark.parametrize("seed", range(3, 63, 6))
@@ -71,7 +76,7 @@ def test_random_models(seed: int, tmp_path: Path) -> None:
     graph = pipeline.quantize(model, calib=random_samples(model, 4, seed), name=f"g{seed}", io="int8")
     rng = np.random.default_rng(seed)
     inputs = {v: rng.integers(-128, 128, graph.types[v].shape).astype(np.int8) for v in graph.inputs}
-    check(graph, ("cortex-m4", "cortex-m55")[seed // 6 % 2], inputs, tmp_path)
+    check(graph, ("cortex-m4", "cortex-m55", "riscv32", "cortex-m33")[seed // 6 % 4], inputs, tmp_path)
 
 
 HASHES = {"kws": 0xF0B57151, "vww": 0x6962079D, "ic": 0xE5B25901, "ad": 0x1FD3ED06}

@@ -19,7 +19,6 @@ from qcc.ir.graph import Graph
 from qcc.npu import isa
 from qcc.npu.artifact import NpuModel
 from qcc.npu.description import Description
-from qcc.npu.docs import PARTS, generate
 from qcc.npu.split import split
 from qcc.npu.sweep import parse_vary, sweep
 from qcc.target import Target
@@ -138,9 +137,3 @@ def _input_shape(path: Path) -> tuple[int, ...]:
 
     loaded = onnx.load(path)
     return loaded.types[loaded.inputs[0]].shape
-
-
-@pytest.mark.parametrize("file", PARTS)
-def test_documentation_is_what_the_code_says(file: str) -> None:
-    text = (ROOT / "docs" / file).read_text()
-    assert text == generate(file, text), "run python -m qcc.npu.docs docs"

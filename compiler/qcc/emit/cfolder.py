@@ -1,157 +1,78 @@
-"""A folder of C99 for a firmware project: model, constants, header, README with exact sizes, CMakeLists.txt."""
+"""A folder of C99 for a firmware project: model, constants, headers, README with exact sizes, build files."""
 
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
-import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 from qcc.data import data_folder
-from qcc.emit.cheader import model_header
-from qcc.emit.csource import Constants, model_source, offset_in_arena, parameters, weights_header, weights_source
+from qcc.emit.cheader import model_header, region_bytes
+from qcc.emit.csource import SUPPORT, Constants, ModelSource, offset_in_arena, weights_header, weights_source
+from qcc.emit.ecosystems import ECOSYSTEMS, public_headers
 from qcc.emit.library import MANIFEST, check_output, replacing
 from qcc.emit.manifest import manifest
-from qcc.emit.package import Package, one_line
+from qcc.emit.measure import Sizes, measure
+from qcc.emit.package import Package
+from qcc.emit.readme import flash_of, readme
+from qcc.errors import TargetError
 from qcc.ir.text import save
-from qcc.ops import OPS
-from qcc.target import Target
 
 REFERENCE = "reference"
 """Folder of the integer program, for ``qcc verify``."""
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """What the target's compiler made: bytes of code, of constants, and of stack at the deepest call."""
-
-    compiler: str
-    code: int
-    constants: int
-    stack: int
-
-
-def emit_c(package: Package, folder: Path) -> None:
-    """Write ``<prefix>.h``, ``<prefix>.c``, ``<prefix>_weights.{h,c}``, ``qcc.h``, ``README.md``, ``CMakeLists.txt``,
-    ``manifest.json`` and the program into ``folder``; an earlier artifact there is replaced. Raises ArtifactError.
+def emit_c(package: Package, folder: Path, kind: str = "cmake") -> None:
+    """Write ``<prefix>.h``, ``<prefix>.c``, ``<prefix>_weights.{h,c}``, the headers that they include, ``README.md``,
+    ``manifest.json``, the program, and the files of the ecosystem ``kind`` into ``folder``; an earlier artifact there
+    is replaced. Raises ArtifactError, and TargetError if the target has less flash than the model needs.
     """
     check_output(folder)
-    constants = Constants(package)
+    p, ecosystem = package, ECOSYSTEMS[kind]
+    constants = Constants(p)
+    source = ModelSource(p, constants)
+    texts = {
+        f"{p.prefix}.h": model_header(p),
+        f"{p.prefix}.c": source.text(),
+        f"{p.prefix}_weights.h": weights_header(p, constants),
+        f"{p.prefix}_weights.c": weights_source(p, constants),
+        **{name: (data_folder("runtime") / "mcu" / name).read_text() for name in ("qcc.h", *SUPPORT[p.target.family])},
+    }
     with replacing(folder) as new:
-        texts = {
-            f"{package.prefix}.h": model_header(package),
-            f"{package.prefix}.c": model_source(package, constants),
-            f"{package.prefix}_weights.h": weights_header(package, constants),
-            f"{package.prefix}_weights.c": weights_source(package, constants),
-            "qcc.h": (data_folder("runtime") / "mcu" / "qcc.h").read_text(),
-            "CMakeLists.txt": _cmake(package),
-        }
         for name, text in texts.items():
+            file = new / ecosystem.folder(name, p) / name
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(text)
+        for name, text in ecosystem.files(p, ecosystem).items():
+            (new / name).parent.mkdir(parents=True, exist_ok=True)
             (new / name).write_text(text)
-        sizes = measure(new, package.prefix, package.target)
-        (new / "README.md").write_text(_readme(package, constants, sizes))
+        includes = sorted({new / ecosystem.headers, new / ecosystem.sources})
+        files = [new / ecosystem.sources / f"{p.prefix}{end}.c" for end in ("", "_weights")]
+        sizes = measure(files, includes, p.target, f"{p.prefix}_run")
+        _check_flash(p, constants, sizes)
+        (new / "README.md").write_text(readme(p, source, sizes, ecosystem.use))
         (new / REFERENCE).mkdir()
-        save(package.graph, new / REFERENCE)
-        facts = manifest(package)
-        facts["constant_bytes"] = constants.nbytes
+        save(p.graph, new / REFERENCE)
+        facts = manifest(p, {symbol: name for symbol, name in source.functions.items()})
+        facts["sources"] = {"headers": ecosystem.headers, "sources": ecosystem.sources,
+                            "public": list(public_headers(p))}  # fmt: skip
+        facts["memory"] = region_bytes(p)
+        facts["flash"] = {"constants": constants.nbytes, "parameters": flash_of(p, constants).parameters}
         for entry in (*facts["inputs"], *facts["outputs"]):
-            entry["offset"] = offset_in_arena(package, entry["name"])
+            entry["offset"] = offset_in_arena(p, entry["name"])
         if sizes is not None:
             facts["measured"] = {"compiler": sizes.compiler, "code_bytes": sizes.code, "stack_bytes": sizes.stack,
-                                 "flash_bytes": sizes.code + sizes.constants}  # fmt: skip
+                                 "flash_bytes": sizes.flash}  # fmt: skip
         (new / MANIFEST).write_text(json.dumps(facts, indent=1) + "\n")
 
 
-def measure(folder: Path, prefix: str, target: Target) -> Sizes | None:
-    """Sizes of the generated files under the target's own compiler and flags; None if there is none."""
-    compiler = next((found for cc in target.link.cc if (found := shutil.which(cc))), None)
-    if compiler is None:
-        return None
-    with tempfile.TemporaryDirectory(prefix="qcc-") as scratch:
-        sections: dict[str, int] = {}
-        for name in (prefix, f"{prefix}_weights"):
-            command = [compiler, "-std=c99", *target.link.flags, "-fstack-usage", "-c", str(folder / f"{name}.c"), "-o",
-                       f"{name}.o"]  # fmt: skip
-            if subprocess.run(command, cwd=scratch, capture_output=True, check=False).returncode != 0:
-                return None
-            sections[name] = _text_bytes(compiler, Path(scratch) / f"{name}.o")
-        version = subprocess.run([compiler, "-dumpfullversion"], capture_output=True, text=True, check=False)
-        usage = Path(scratch, f"{prefix}.su")
-        stack = _stack(usage.read_text(), f"{prefix}_run") if usage.exists() else 0
-    name = f"{Path(compiler).name} {version.stdout.strip()} {' '.join(target.link.flags)}"
-    return Sizes(name, sections[prefix], sections[f"{prefix}_weights"], stack)
-
-
-def _text_bytes(compiler: str, file: Path) -> int:
-    """Bytes of an object's code and constants."""
-    said = subprocess.run([compiler, "-print-prog-name=size"], capture_output=True, text=True, check=False)
-    tool = shutil.which(said.stdout.strip()) or "size"
-    lines = subprocess.run([tool, str(file)], capture_output=True, text=True, check=True).stdout.splitlines()
-    return int(lines[1].split()[0])
-
-
-def _stack(usage: str, entry: str) -> int:
-    """Bytes of the entry's frame and the largest of what it calls, from GCC's ``-fstack-usage``."""
-    frames: dict[str, int] = {}
-    for line in usage.splitlines():
-        place, size, _ = line.split("\t")
-        frames[place.rsplit(":", 1)[1]] = int(size)
-    own = frames.pop(entry, 0)
-    return own + max(frames.values(), default=0)
-
-
-def _cmake(p: Package) -> str:
-    return f"""# Adds the library `{p.prefix}`: target_link_libraries(firmware PRIVATE {p.prefix})
-cmake_minimum_required(VERSION 3.13)
-project({p.prefix} LANGUAGES C)
-
-add_library({p.prefix} STATIC {p.prefix}.c {p.prefix}_weights.c)
-target_include_directories({p.prefix} PUBLIC ${{CMAKE_CURRENT_SOURCE_DIR}})
-set_target_properties({p.prefix} PROPERTIES C_STANDARD 99 C_STANDARD_REQUIRED ON)
-
-option({p.prefix.upper()}_PROFILE "Call {p.prefix}_layer_done after each layer" OFF)
-if({p.prefix.upper()}_PROFILE)
-  target_compile_definitions({p.prefix} PUBLIC QCC_PROFILE)
-endif()
-"""
-
-
-def _readme(p: Package, constants: Constants, sizes: Sizes | None) -> str:
-    upper = p.prefix.upper()
-    lines = [f"# {one_line(p.name)}", "", f"A neural network as C99 for `{p.target.name}`, made by qcc.", "",
-             "| memory | bytes |", "|---|---|"]  # fmt: skip
-    if sizes is not None:
-        lines += [f"| flash: code of `{p.prefix}.c` | {sizes.code} |"]
-    lines += [f"| flash: constants of `{p.prefix}_weights.c` | {sizes.constants if sizes else constants.nbytes} |",
-              f"| RAM: arena (`{upper}_ARENA_BYTES`), given by you | {max(p.arena_bytes, p.target.alignment)} |"]
-    if sizes is not None:
-        lines += [f"| RAM: stack of `{p.prefix}_run`, library functions aside | {sizes.stack} |"]
-    lines += ["", *([f"Measured with `{sizes.compiler}`."] if sizes else
-                    [f"Code and stack were not measured: no {p.target.link.cc[0]} was found."]),
-              "Nothing else is kept in RAM: there is no other data, and no allocation. Of the C library",
-              "only `memcpy` and `memset` are used.", "", "## Use", "", "```c", f'#include "{p.prefix}.h"']  # fmt: skip
-    arrays = parameters(p)
-    sizes_of = {**{("input", i): p.graph.types[v].size for i, v in enumerate(p.graph.inputs)},
-                **{("output", i): p.graph.types[v].size for i, v in enumerate(p.graph.outputs)}}  # fmt: skip
-    lines += [f"static uint32_t arena[({upper}_ARENA_BYTES + 3) / 4];"]
-    counts = {"input": 0, "output": 0}
-    for kind, name, declaration in arrays:
-        c_type = declaration.removeprefix("const ").split(" ")[0]
-        lines.append(f"static {c_type} {name}[{sizes_of[kind, counts[kind]]}];")
-        counts[kind] += 1
-    lines += ["", f"const {p.prefix}_context context = {{arena, 0}};",
-              f"{p.prefix}_run(&context, {', '.join(name for _, name, _ in arrays)}); /* 0: done */", "```", "",
-              f"An int8 input that is written into the arena, at its `…_OFFSET` of `{p.prefix}.h`, needs no array of",
-              "its own and is not copied; so with outputs, which stay there until the next run.", "",
-              "`qcc.h` has `qcc_quantize` and `qcc_dequantize` for the edges; scales and zero points are constants of",
-              f"`{p.prefix}.h`. Define `QCC_PROFILE` and a function `{p.prefix}_layer_done` to time the layers.", "",
-              "## Layers", "", "| layer | | output | MACs | kernel |", "|---|---|---|---|---|"]  # fmt: skip
-    for step, node in enumerate(p.graph.nodes):
-        out = p.graph.types[node.output]
-        kernels = ", ".join(dict.fromkeys(f"`{p.built[c.kernel.digest].symbol}`" for c in p.calls_of[node.output]))
-        macs = OPS[node.op].macs(node, p.graph.input_types(node), out)
-        shape = "x".join(map(str, out.shape))
-        lines.append(f"| {step} | {node.op}, {one_line(node.source or node.output)} | {shape} | {macs} | {kernels} |")
-    return "\n".join(lines) + "\n"
+def _check_flash(p: Package, constants: Constants, sizes: Sizes | None) -> None:
+    """Raise TargetError where the model does not fit; without a compiler only its constants are counted."""
+    needed, room = sizes.flash if sizes else constants.nbytes, p.target.flash
+    if room is None or needed <= room:
+        return
+    largest = max(constants.arrays, key=lambda name: constants.arrays[name].nbytes)
+    raise TargetError(
+        f"the model needs {needed:,} bytes of flash, the target has {room:,}: {needed - room:,} too few; the largest "
+        f"constant is '{largest}' with {constants.arrays[largest].nbytes:,} bytes ({constants.comments[largest]})",
+        where=p.target.name, hint="raise 'flash' in the target file, or make the model smaller",
+    )  # fmt: skip

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qcc.emit.package import C_TYPES, Package, one_line
+from qcc.emit.parts import load, store
 from qcc.ir.graph import Node
-from qcc.lower.kernel import BufferArg, Call, Kernel, dense_strides
+from qcc.lower.kernel import BufferArg, Call, Kernel
+from qcc.plan.layout import Place
 
-PARALLEL_MACS = 200_000
+PARALLEL_CYCLES = 16_000
 PARALLEL_BYTES = 1 << 15
-"""Work from which a call is worth waking threads for (a few microseconds)."""
+"""Work from which a call is worth sharing (a few microseconds): multiplications, or bytes written."""
 
 
 def entry_source(package: Package) -> str:
@@ -29,6 +32,7 @@ def entry_source(package: Package) -> str:
         "",
         "#include <string.h>",
         "",
+        *(['#include "qcc/amx.h"'] if p.target.permission else []),
         '#include "qcc/halo.h"',
         *(['#include "qcc/threads.h"'] if threads else []),
         "",
@@ -52,8 +56,10 @@ def entry_source(package: Package) -> str:
         "",
     ]
     body: list[str] = []
-    for value in p.graph.inputs:
-        body += _load(p, value)
+    for index, value in enumerate(p.graph.inputs):
+        if value in p.layout.places:
+            body += _fills(p, value)
+        body += load(p, value, f"(const int8_t *)io->inputs[{index}]", partial(_place, p))
     for step, node in enumerate(p.graph.nodes):
         if p.layout.is_view(node.output):
             continue
@@ -72,7 +78,10 @@ def entry_source(package: Package) -> str:
                 body.append(f"    {symbol}({arguments}, 0, {extent});")
         body.append(f"    DONE({step});")
     for index, value in enumerate(p.graph.outputs):
-        body += _store(p, index, value)
+        known = p.graph.constants.get(value)
+        constant = f"weights + {p.weights.offset(known)}" if known is not None else ""
+        target = f"({C_TYPES[p.graph.types[value].dtype]} *)io->outputs[{index}]"
+        body += store(p, index, value, target, constant, partial(_place, p))
     return "\n".join([*lines, *_functions(p, body)]) + "\n"
 
 
@@ -86,6 +95,10 @@ def _functions(p: Package, body: Sequence[str]) -> Iterator[str]:
         yield f"        if (!io->{kind}[i]) {{"
         yield "            return -1;"
         yield "        }"
+        yield "    }"
+    if p.target.permission:
+        yield "    if (!qcc_amx_allowed()) {"
+        yield "        return -2;"
         yield "    }"
     yield from body
     yield "    return 0;"
@@ -115,7 +128,7 @@ def prototype(kernel: Kernel, symbol: str) -> str:
 
 
 def _is_large(p: Package, node: Node, call: Call) -> bool:
-    return call.macs >= PARALLEL_MACS or p.graph.types[node.output].nbytes >= PARALLEL_BYTES
+    return call.macs >= PARALLEL_CYCLES * p.target.products or p.graph.types[node.output].nbytes >= PARALLEL_BYTES
 
 
 def _caller(arguments: str, used: str, unused: str) -> list[str]:
@@ -140,68 +153,16 @@ def _pointer(p: Package, buffer: str, offset: int, dtype: str, constant: str = "
     return f"{start} + {offset}" if offset else start
 
 
+def _place(p: Package, place: Place, constant: str) -> str:
+    return _pointer(p, place.buffer, place.offset, place.view.dtype, constant)
+
+
 def _fills(p: Package, value: str) -> Iterator[str]:
     """Halos to fill before ``value`` is written."""
     for fill in p.layout.fills.get(value, ()):
         place = p.layout.places[fill.value]
         frame = p.layout.buffers[place.buffer].frame
         assert frame is not None, "only frames have halos"
-        numbers = ", ".join(map(str, (*frame.shape, *frame.halo, fill.byte & 0xFF)))
+        pixel = frame.shape[3] * np.dtype(place.view.dtype).itemsize
+        numbers = ", ".join(map(str, (*frame.shape[:3], pixel, *frame.halo, fill.byte & 0xFF)))
         yield f"    qcc_fill_halo(arena + {p.arena.offsets[place.buffer]}, {numbers});"
-
-
-def _load(p: Package, value: str) -> Iterator[str]:
-    """Copy an int8 input into the arena, as activations are stored."""
-    place = p.layout.places.get(value)
-    if place is None or p.layout.buffers[place.buffer].kind != "arena":
-        return
-    yield ""
-    yield f"    /* input {one_line(value)} */"
-    yield from _fills(p, value)
-    source = f"(const int8_t *)io->inputs[{p.graph.inputs.index(value)}]"
-    view = place.view
-    target = _pointer(p, place.buffer, place.offset, view.dtype, "")
-    yield from copy(view.shape, C_TYPES[view.dtype], target, view.strides, "int8_t", source, dense_strides(view.shape))
-
-
-def _store(p: Package, index: int, value: str) -> Iterator[str]:
-    """Copy an output that is not written where the caller wants it."""
-    t = p.graph.types[value]
-    target = f"({C_TYPES[t.dtype]} *)io->outputs[{index}]"
-    place = p.layout.places.get(value)
-    if place is None:
-        yield ""
-        yield f"    memcpy(io->outputs[{index}], weights + {p.weights.offset(p.graph.constants[value])}, {t.nbytes});"
-        return
-    buffer = p.layout.buffers[place.buffer]
-    if (buffer.kind, buffer.index) == ("output", index):
-        return
-    yield ""
-    yield f"    /* output {one_line(value)} */"
-    source = _pointer(p, place.buffer, place.offset, place.view.dtype)
-    yield from copy(t.shape, C_TYPES[t.dtype], target, dense_strides(t.shape), C_TYPES[place.view.dtype], source,
-                    place.view.strides)
-
-
-def copy(shape: Sequence[int], to_type: str, to: str, to_strides: Sequence[int], from_type: str, source: str,
-         from_strides: Sequence[int]) -> Iterator[str]:
-    """A loop nest that copies elements; between int8 and uint8 it moves them by 128."""
-    loops: list[list[int]] = []  # [extent, stride of the target, stride of the source], merged where that is possible
-    for extent, a, b in zip(shape, to_strides, from_strides, strict=True):
-        if extent == 1:
-            continue
-        if loops and loops[-1][1:] == [extent * a, extent * b]:
-            loops[-1] = [loops[-1][0] * extent, a, b]
-        else:
-            loops.append([extent, a, b])
-    yield "    {"
-    yield f"        {to_type} *to = {to};"
-    yield f"        const {from_type} *from = {source};"
-    for depth, (extent, _, _) in enumerate(loops):
-        yield "    " * (depth + 2) + f"for (int32_t i{depth} = 0; i{depth} < {extent}; ++i{depth}) {{"
-    left, right = (" + ".join(f"{loop[k]} * i{d}" for d, loop in enumerate(loops)) or "0" for k in (1, 2))
-    moved = f"({to_type})((uint8_t)from[{right}] ^ 0x80u)" if to_type != from_type else f"from[{right}]"
-    yield "    " * (len(loops) + 2) + f"to[{left}] = {moved};"
-    for depth in reversed(range(len(loops))):
-        yield "    " * (depth + 2) + "}"
-    yield "    }"

@@ -13,7 +13,7 @@ from qcc.errors import ToolError
 SHIM = """\
 #include "{p}.h"
 
-static uint32_t memory[{P}_ARENA_BYTES / 4 + 1];
+static uint32_t memory[{size} / 4 + 1];
 static void (*hook)(void *, int32_t);
 static void *hook_context;
 
@@ -27,7 +27,7 @@ void {p}_layer_done(const {p}_context *context, int32_t layer)
 
 int {p}_host_run(const void *const *inputs, void *const *outputs)
 {{
-    const {p}_context context = {{memory, 0}};
+    const {p}_context context = {{{regions}, 0}};
     return {p}_run(&context, {arrays});
 }}
 
@@ -56,10 +56,13 @@ def host_library(folder: Path, manifest: Mapping[str, Any], scratch: Path) -> Pa
         raise ToolError("no C compiler was found to run the model on this machine", hint="install gcc or clang")
     prefix = manifest["prefix"]
     arrays = [f"{kind}[{i}]" for kind in ("inputs", "outputs") for i in range(len(manifest[kind]))]
-    (scratch / "shim.c").write_text(SHIM.format(p=prefix, P=prefix.upper(), arrays=", ".join(arrays)))
+    regions = [f"(uint8_t *)memory + {r['begin']}" for r in manifest["arena"]["regions"]]
+    text = SHIM.format(p=prefix, size=manifest["arena"]["bytes"], arrays=", ".join(arrays), regions=", ".join(regions))
+    (scratch / "shim.c").write_text(text)
     library = scratch / f"lib{prefix}.so"
-    sources = [str(folder / f"{prefix}.c"), str(folder / f"{prefix}_weights.c"), str(scratch / "shim.c")]
-    command = [compiler, "-std=c99", "-O2", "-ffp-contract=off", "-fPIC", "-shared", "-DQCC_PROFILE", "-I", str(folder),
+    inside, headers = (folder / manifest["sources"][key] for key in ("sources", "headers"))
+    sources = [str(inside / f"{prefix}.c"), str(inside / f"{prefix}_weights.c"), str(scratch / "shim.c")]
+    command = [compiler, "-std=c99", "-O2", "-ffp-contract=off", "-fPIC", "-shared", "-DQCC_PROFILE", f"-I{headers}",
                *sources, "-o", str(library)]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:

@@ -95,27 +95,30 @@ def replacing(folder: Path) -> Iterator[Path]:
 def _link(target: Target, sources: list[str], work: Path, library: Path) -> None:
     """Compile the entry and link it with the kernels; the working folder holds the weights."""
     options = ["-Wl,--as-needed", "-Wl,--version-script=exports.map", "-Wl,-z,noexecstack"]
-    _call([*_compile(target), "-shared", "-fPIC", *sources, *_threads(target), "-o", str(library), *options], work)
+    call_tool([*compiler_command(target), "-shared", "-fPIC", *sources, *_threads(target), "-o", str(library),
+               *options],
+              work)  # fmt: skip
 
 
 def _archive(package: Package, sources: list[str], work: Path, library: Path) -> None:
     """A static library of one object, whose only global symbols are the functions of the header."""
     target, prefix = package.target, package.prefix
     single, names = f"{prefix}.o", ("run", "set_threads", "set_hook", "arena")
-    _call([*_compile(target), "-fPIC", "-r", "-nostdlib", *sources, *_threads(target), "-o", single], work)
+    call_tool([*compiler_command(target), "-fPIC", "-r", "-nostdlib", *sources, *_threads(target), "-o", single], work)
     tool = target.link.binutils or ""
-    _call([f"{tool}objcopy", *(f"--keep-global-symbol={prefix}_{name}" for name in names), single], work)
-    _call([f"{tool}ar", "rcs", str(library), single], work)
+    call_tool([f"{tool}objcopy", *(f"--keep-global-symbol={prefix}_{name}" for name in names), single], work)
+    call_tool([f"{tool}ar", "rcs", str(library), single], work)
 
 
 def _link_runner(package: Package, static: Path, work: Path, program: Path) -> None:
     """The program around the static library that ``qcc.remote`` talks to; it needs no shared library of its machine."""
     names = [f"-Dmodel_{name}={package.prefix}_{name}" for name in ("run", "set_threads", "set_hook", "arena")]
     source = str(data_folder("runtime") / "runner.c")
-    _call([*_compile(package.target), *names, "-static", source, str(static), "-pthread", "-o", str(program)], work)
+    call_tool([*compiler_command(package.target), *names, "-static", source, str(static), "-pthread", "-o",
+               str(program)], work)  # fmt: skip
 
 
-def _compile(target: Target) -> list[str]:
+def compiler_command(target: Target) -> list[str]:
     """The C compiler and the flags of every call."""
     compiler = next((found for cc in target.link.cc if (found := shutil.which(cc))), None)
     if compiler is None:
@@ -128,7 +131,7 @@ def _threads(target: Target) -> list[str]:
     return [str(data_folder("runtime") / "threads.c"), "-pthread"] if target.link.threads else []
 
 
-def _call(command: list[str], work: Path) -> None:
+def call_tool(command: list[str], work: Path) -> None:
     """Run a tool in ``work``; raises ToolError with its first complaint."""
     try:
         done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)

@@ -69,6 +69,10 @@ class Kernel:
         """A static parameter."""
         return dict(self.params)[key]
 
+    def get(self, key: str) -> Any:
+        """A static parameter, or None."""
+        return dict(self.params).get(key)
+
     def view(self, key: str) -> View:
         """View of an operand."""
         return next(o.view for o in self.operands if o.key == key)
@@ -129,6 +133,9 @@ class LowerContext(Protocol):
 
     def part(self, value: str, begin: tuple[int, ...], end: tuple[int, ...]) -> tuple[View, BufferArg]:
         """Where the part [begin, end) of a value lies; a concat's input is there if this equals its ``place``."""
+
+    def overlay(self, value: str) -> int:
+        """1 or -1 where a node's output may lie over its input x, if its kernel goes forward or backward; else 0."""
 
     def window(self, value: str, pad: tuple[int, int, int, int]) -> tuple[View, BufferArg]:
         """As ``place`` for an NHWC value, extended by (top, left, bottom, right) into the buffer's halo."""

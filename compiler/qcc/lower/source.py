@@ -1,7 +1,7 @@
 """Kernel → C source: TVM's C code generation on functions with plain pointers, made readable.
 
 What remains of TVM's text is the body: its headers and macros go, arithmetic that needs 64 bits or conditions becomes
-calls of functions in ``qcc.h``, parameters become const where they are read, and arrays above a few words become
+calls of functions in ``runtime/mcu``, parameters become const where they are read, and arrays above a few words become
 parameters too (``work``), so that a kernel needs little stack.
 """
 
@@ -17,6 +17,8 @@ from tvm import s_tir, tirx
 
 from qcc.lower.kernel import Kernel
 from qcc.lower.plain import BLOCKS_TO_LOOPS
+from qcc.lower.share import ANY
+from qcc.schedule.decide import Decide
 
 if TYPE_CHECKING:
     from qcc.target import Target
@@ -39,15 +41,16 @@ class Source:
     work: tuple[tuple[str, str, int], ...]
 
 
-def kernel_source(kernel: Kernel, target: Target) -> Source:
+def kernel_source(kernel: Kernel, target: Target, decide: Decide) -> Source:
     """The C function of a kernel."""
     from importlib import import_module
 
     from qcc.schedule import scheduled
 
     written = import_module(f"qcc.schedule.{target.family}").FUNCTIONS.get(kernel.compute)
-    func = written(kernel) if written is not None else None
-    func, work = _hoist(func if func is not None else _with_pointers(scheduled(kernel, target)))
+    func, work = written(kernel) if written is not None else None, tuple[tuple[str, str, int], ...]()
+    if func is None:
+        func, work = _hoist(_with_pointers(scheduled(kernel, target, decide)))
     symbol = _symbol(kernel)
     c = tvm.target.Target("c")
     func = func.with_attrs({"global_symbol": symbol, "target": c, "tirx.noalias": True})
@@ -57,11 +60,11 @@ def kernel_source(kernel: Kernel, target: Target) -> Source:
 
 
 def _symbol(kernel: Kernel) -> str:
-    """Compute and output shape, for people; a piece of the digest tells kernels of one shape apart."""
-    shape = [str(d) for d in kernel.view("y").shape]
-    while len(shape) > 1 and shape[0] == "1":
-        shape.pop(0)
-    return f"{kernel.compute}_{'x'.join(shape)}_{kernel.digest[:8]}"
+    """Compute and taps or output shape, for people; a piece of the digest tells other kernels apart."""
+    shape = [d for d in (kernel.get("taps_y"), kernel.get("taps_x")) if d is not None]
+    if kernel.view("y").shape != ANY:
+        shape = [d for i, d in enumerate(kernel.view("y").shape) if d != 1 or i] or [1]
+    return "_".join([kernel.compute, *(["x".join(map(str, shape))] if shape else []), kernel.digest[:8]])
 
 
 def _with_pointers(func: Any) -> Any:
@@ -167,12 +170,15 @@ def _readable(text: str, kernel: Kernel, symbol: str) -> str:
     read = {o.key for o in kernel.operands if o.role != "out"}
     declared = []
     for parameter in parameters.split(", "):
+        if "*" not in parameter:
+            declared.append(parameter)
+            continue
         c_type, key = parameter.replace("__restrict__", "").replace("*", " ").split()
         plain = key.removesuffix("_ptr")
         declared.append(f"{'const ' if plain in read else ''}{c_type} *{plain}")
     body = re.sub(r"\b(\w+?)_ptr\b", r"\1", body)
     body = re.sub(r"\(&\((\w+\[)", r"&(\1", body)
-    names = [d.rsplit("*", 1)[1] for d in declared]
+    names = [re.split(r"[ *]", d)[-1] for d in declared]
     body = "".join(f"  (void){n};\n" for n in names if not re.search(rf"\b{n}\b", body)) + body
     return f"static {name}({', '.join(declared)})\n{{\n{_tidy(body)}\n"
 

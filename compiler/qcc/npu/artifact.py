@@ -111,7 +111,7 @@ def build(graph: Graph, d: Description, folder: Path, *, host: Target | None = N
         (new / "report.txt").write_text(report.as_text(t))
         (new / "report.json").write_text(json.dumps(report.as_dict(t), indent=1) + "\n")
         (new / "trace.json").write_text(json.dumps(report.chrome_trace(t)) + "\n")
-        (new / "timeline.svg").write_text(report.svg(t))
+        (new / "timeline.svg").write_text(report.timeline_svg(t))
         save(graph, new)
         after = parts.host_graph()
         if host is not None and after is not None:
@@ -126,8 +126,8 @@ def build(graph: Graph, d: Description, folder: Path, *, host: Target | None = N
 def _manifest(graph: Graph, parts: Split, program: Program, t: Timeline, remarks: Sequence[str],
               host: str | None) -> dict[str, Any]:
     from qcc import __version__
-    from qcc.emit.manifest import FORMAT
     from qcc.emit.package import edges, identifier
+    from qcc.runtime import FORMAT
 
     found: dict[str, list[dict[str, Any]]] = {"input": [], "output": []}
     for kind, _, value, q in edges(graph):

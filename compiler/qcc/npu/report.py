@@ -9,11 +9,11 @@ from xml.etree import ElementTree as Xml
 
 from rich.console import Console
 
+from qcc import svg
 from qcc.npu.cycles import Timeline
 from qcc.npu.isa import UNITS
 from qcc.report import table
 
-COLOURS = ("#4878a8", "#d8963c", "#6a9a58", "#b8544c", "#8468a0", "#8a7660", "#c478a8", "#6ca8b0")
 WIDTH, ROW, LEFT = 1200, 26, 90
 
 
@@ -80,28 +80,28 @@ def chrome_trace(t: Timeline) -> dict[str, Any]:
     return {"traceEvents": events, "displayTimeUnit": "ns"}
 
 
-def svg(t: Timeline) -> str:
+def timeline_svg(t: Timeline) -> str:
     """The units' work by layer over time, and the activation memory in use."""
     rows = len(UNITS)
-    root = _root(WIDTH + LEFT + 10, (rows + 3) * ROW + 40)
+    root = svg.picture(WIDTH + LEFT + 10, (rows + 3) * ROW + 40)
     scale = WIDTH / max(t.total, 1)
     for unit, name in enumerate(UNITS):
-        _text(root, 6, unit * ROW + 18, name)
+        svg.write(root, 6, unit * ROW + 18, name)
     for unit, layer, start, end in _joined(t):
         box = Xml.SubElement(root, "rect", x=f"{LEFT + start * scale:.2f}", y=str(unit * ROW + 3), height=str(ROW - 6),
-                             width=f"{max((end - start) * scale, 0.2):.2f}", fill=COLOURS[layer % len(COLOURS)])
+                             width=f"{max((end - start) * scale, 0.2):.2f}", fill=svg.COLOURS[layer % len(svg.COLOURS)])
         Xml.SubElement(box, "title").text = f"{t.program.layers[layer].name}: {start:,} to {end:,}"
     base, capacity, position = (rows + 3) * ROW, t.program.description.memory.act.bytes, 0
-    _text(root, 6, rows * ROW + 18, "act memory")
+    svg.write(root, 6, rows * ROW + 18, "act memory")
     for layer, used in enumerate(t.program.occupancy):
         height = 3 * ROW * used / capacity
         box = Xml.SubElement(root, "rect", x=f"{LEFT + position * scale:.2f}", y=f"{base - height:.2f}",
                              width=f"{t.layers[layer].elapsed * scale:.2f}", height=f"{height:.2f}", fill="#a0a0a0")
         Xml.SubElement(box, "title").text = f"{t.program.layers[layer].name}: {used:,} of {capacity:,} bytes"
         position += t.layers[layer].elapsed
-    _text(root, LEFT, base + 24, f"{t.program.name} on {t.program.description.name}: {t.total:,} cycles, "
+    svg.write(root, LEFT, base + 24, f"{t.program.name} on {t.program.description.name}: {t.total:,} cycles, "
                                  f"{t.latency_ms:.3f} ms")
-    return Xml.tostring(root, encoding="unicode") + "\n"
+    return svg.as_text(root)
 
 
 def _joined(t: Timeline) -> list[tuple[int, int, int, int]]:
@@ -117,21 +117,9 @@ def _joined(t: Timeline) -> list[tuple[int, int, int, int]]:
     return found
 
 
-def _root(width: int, height: int) -> Xml.Element:
-    root = Xml.Element("svg", xmlns="http://www.w3.org/2000/svg", width=str(width), height=str(height),
-                       viewBox=f"0 0 {width} {height}")
-    Xml.SubElement(root, "rect", width=str(width), height=str(height), fill="white")
-    return root
-
-
-def _text(root: Xml.Element, x: float, y: float, content: str) -> None:
-    style = {"font-family": "sans-serif", "font-size": "12"}
-    Xml.SubElement(root, "text", {"x": f"{x:.1f}", "y": f"{y:.1f}", **style}).text = content
-
-
 def scatter(points: list[tuple[float, float, str, bool]], x_title: str, y_title: str) -> str:
     """(x, y, label, on the front) as an SVG plot whose axes begin at 0."""
-    root = _root(760, 520)
+    root = svg.picture(760, 520)
     x_max = 1.05 * max((x for x, *_ in points), default=1.0)
     y_max = 1.05 * max((y for _, y, *_ in points), default=1.0)
 
@@ -143,15 +131,15 @@ def scatter(points: list[tuple[float, float, str, bool]], x_title: str, y_title:
         Xml.SubElement(root, "line", x1=f"{x1}", y1=f"{y1}", x2=f"{x2}", y2=f"{y2}", stroke="black")
     for i in range(1, 6):
         x, y = x_max * i / 5, y_max * i / 5
-        _text(root, at(x, 0)[0] - 20, 478, f"{x:.3g}")
-        _text(root, 30, at(0, y)[1] + 4, f"{y:.3g}")
+        svg.write(root, at(x, 0)[0] - 20, 478, f"{x:.3g}")
+        svg.write(root, 30, at(0, y)[1] + 4, f"{y:.3g}")
     front = sorted(at(x, y) for x, y, _, best in points if best)
     Xml.SubElement(root, "polyline", points=" ".join(f"{x:.1f},{y:.1f}" for x, y in front), fill="none",
-                   stroke=COLOURS[3])
+                   stroke=svg.COLOURS[3])
     for x, y, label, best in points:
         px, py = at(x, y)
-        dot = Xml.SubElement(root, "circle", cx=f"{px:.1f}", cy=f"{py:.1f}", r="5", fill=COLOURS[3 if best else 0])
+        dot = Xml.SubElement(root, "circle", cx=f"{px:.1f}", cy=f"{py:.1f}", r="5", fill=svg.COLOURS[3 if best else 0])
         Xml.SubElement(dot, "title").text = label
-    _text(root, 340, 505, x_title)
-    _text(root, 10, 18, y_title)
-    return Xml.tostring(root, encoding="unicode") + "\n"
+    svg.write(root, 340, 505, x_title)
+    svg.write(root, 10, 18, y_title)
+    return svg.as_text(root)

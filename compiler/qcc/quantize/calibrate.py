@@ -229,7 +229,7 @@ def _real(name: str, array: NDArray[Any], where: str) -> NDArray[np.float32]:
 
 
 def fingerprint(samples: Samples) -> str | None:
-    """SHA-256 of the samples' contents where they can be read twice (arrays, lists and mappings of them), else None."""
+    """SHA-256 of the samples' contents where they are kept (arrays, sequences, mappings of them); else None."""
     digest = hashlib.sha256()
 
     def add(item: Any) -> bool:
@@ -240,8 +240,8 @@ def fingerprint(samples: Samples) -> str | None:
         if isinstance(item, Mapping):
             digest.update(f"mapping {list(item)};".encode())
             return all(add(v) for v in item.values())
-        if isinstance(item, list | tuple):
-            digest.update(f"list {len(item)};".encode())
+        if isinstance(item, Sequence) and not isinstance(item, str | bytes):
+            digest.update(f"sequence {len(item)};".encode())
             return all(add(v) for v in item)
         return False
 

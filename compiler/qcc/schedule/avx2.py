@@ -14,7 +14,9 @@ from typing import Any
 from qcc.lower.kernel import Kernel
 from qcc.schedule import avx2_intrin, products, tables
 from qcc.schedule.decide import Decide
-from qcc.schedule.tiles import divisors, gemm_chunks, nearest_divisor
+from qcc.schedule.floats import finish_layer
+from qcc.schedule.gemm import gemm_loops
+from qcc.schedule.tiles import divisors, gemm_chunk, nearest_divisor
 
 ACCUMULATORS = 12
 REGISTERS = 16
@@ -38,8 +40,8 @@ def gemm_tile(pixels: int, blocks: int) -> tuple[int, int]:
 
 def conv_gemm(sch: Any, kernel: Kernel, decide: Decide) -> None:
     """Tiles of pixels x channels; the parallel loop runs over (chunk of tiles, block of channels)."""
-    acc, out = sch.get_sblock("acc"), sch.get_sblock("out")
-    _, height, width = kernel.param("outputs")
+    acc = sch.get_sblock("acc")
+    _, _, width = kernel.param("outputs")
     blocks, _, _, groups, lanes, dot = kernel.view("w").shape
     run, step = groups * dot, kernel.param("step")
     rows_default, cols_default = gemm_tile(width, blocks)
@@ -49,21 +51,11 @@ def conv_gemm(sch: Any, kernel: Kernel, decide: Decide) -> None:
     room = WIDENED_BYTES // 2 - (rows - 1) * step if shared else WIDENED_BYTES // 2 // rows
     fitting = [d for d in divisors(groups, max(1, room // dot)) if d >= 32]
     part = decide("part", divisors(groups), fitting[-1] if fitting else groups)
-    chunk = decide("chunk", *gemm_chunks(kernel, rows, cols))
+    chunk = gemm_chunk(kernel, decide, rows, cols)
 
     wide = sch.cache_read(acc, 0, "global") if shared else sch.reindex(acc, ("read", 0))
     sch.unsafe_set_dtype(wide, 0, "int16")
-    b, y, x, n = sch.get_loops(out)
-    xo, xi = sch.split(x, [None, rows])
-    no, nr, ni = sch.split(n, [None, cols, lanes])
-    if height > 1:
-        outer, inner = sch.split(y, [None, chunk])
-        sch.reorder(b, outer, no, inner, xo, xi, nr, ni)
-        at = xo
-    else:
-        outer, at = sch.split(xo, [None, chunk])
-        sch.reorder(b, y, outer, no, at, xi, nr, ni)
-    sch.parallel(sch.fuse(b, outer, no) if height > 1 else sch.fuse(b, y, outer, no))
+    at, xi, nr, ni = gemm_loops(sch, kernel, rows, chunk, (cols, lanes))
     sch.compute_at(acc, at, preserve_unit_loops=True)
     pixel, channel, ky, kx, r = sch.get_loops(acc)[-5:]
     cr, cl = sch.split(channel, [cols, lanes])
@@ -113,6 +105,8 @@ def conv_depthwise(sch: Any, kernel: Kernel, decide: Decide) -> None:
 
 
 def _epilogue(kernel: Kernel) -> str:
+    if kernel.view("y").dtype == "float32":
+        return finish_layer(kernel, avx2_intrin.LANES)
     residual = any(o.key == "residual" for o in kernel.operands)
     keys = ("shift", "raised", "channels", "clamped")
     fixed = [kernel.param(key) for key in keys]

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from qcc.lower.kernel import Kernel
-from qcc.schedule.columns import Columns
+from qcc.schedule.columns import Convolution, Pointwise
 from qcc.schedule.decide import Decide
-from qcc.schedule.planes import Planes
+from qcc.schedule.planes import planes
 
 
 def elementwise(sch: Any, kernel: Kernel, decide: Decide) -> None:
@@ -62,7 +62,8 @@ SCHEDULES: dict[str, Callable[[Any, Kernel, Decide], None]] = {
 """By compute; ``elementwise`` for every other."""
 
 FUNCTIONS: dict[str, Callable[[Kernel], Any]] = {
-    "conv": lambda kernel: Columns(kernel, "scalar").build(),
-    "depthwise": lambda kernel: Planes(kernel, packed=False).build(),
+    "conv": Convolution("c99").build,
+    "pointwise": Pointwise("c99").build,
+    "depthwise": planes,
 }
 """Kernels that are written as loops at once."""

@@ -2,234 +2,293 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
+from qcc.lower.columns import UNITS
 from qcc.lower.kernel import Kernel
-from qcc.schedule.source import array, at, branch, call, every, finish, function, let, loop, offset, run, within
+from qcc.plan.overlay import BACKWARD
+from qcc.schedule.source import array, as_byte, at, branch, call, finish, function, let, loop, quotient, run
 
 Expr = Any
+Family = Literal["c99", "dsp", "mve"]
 
 
-class Columns:
-    """One kernel; how products are summed:
+class Tiles:
+    """Sums of a tile of channels for one or two pixels, and what follows them; ``p`` are the kernel's parameters."""
 
-    ``scalar``: byte by byte; ``pairs``: columns are int16 pairs for ``smlad``; ``vectors``: 16 bytes of one pixel.
-    """
+    def __init__(self, family: Family, b: dict[str, Any], p: dict[str, Any]) -> None:
+        self.family, self.unit, self.b, self.p = family, UNITS[family], b, p
+        self.tile, self.pair = p["tile"], p["pair"]
+        self.sums = array("sums", self.tile * self.pair, "int32")
 
-    def __init__(self, kernel: Kernel, how: Literal["scalar", "pairs", "vectors"]) -> None:
-        self.kernel, self.packed = kernel, how == "pairs"
-        self.unit = {"scalar": 1, "pairs": 4, "vectors": 16}[how]
-        """Bytes that columns are padded to, by bytes that meet zero weights."""
-        p: dict[str, Any] = dict(kernel.params)
-        self.x, self.y = kernel.view("x"), kernel.view("y")
-        self.taps, self.stride, self.dilation, self.start = (p[k] for k in ("taps", "stride", "dilation", "start"))
-        self.pixels, self.tile, self.zero_in = p["pixels"], p["channels"], p["zero_in"]
-        self.depth = self.x.shape[3]
-        self.run = self.taps[1] * self.depth
-        self.size = self.taps[0] * self.run
-        self.groups = -(-self.size // self.unit)
-        _, self.height, self.width, self.channels = self.y.shape
-        self.blocks = -(-self.channels // self.tile)
-        self.low = self.start
-        self.high = tuple(
-            (out - 1) * s + b for out, s, b in zip(self.y.shape[1:3], self.stride, self.start, strict=True)
-        )
-        reach = [(t - 1) * d for t, d in zip(self.taps, self.dilation, strict=True)]
-        self.padded = any(
-            low < 0 or high + more >= extent
-            for low, high, more, extent in zip(self.low, self.high, reach, self.x.shape[1:3], strict=True)
-        )
-        self.reach = reach
-        self.whole = all(
-            any(b + o * s >= 0 and b + o * s + more < extent for o in range(out))
-            for b, s, more, extent, out in zip(
-                self.start, self.stride, reach, self.x.shape[1:3], self.y.shape[1:3], strict=True
-            )
-        )
-        """Some pixel needs no padding."""
-        self.in_place = self.taps == (1, 1) and not self.padded and not (
-            self.size % self.unit or (self.packed and self.pixels > 1)
-        )
-        """Bytes are read where they are."""
-        self.staged = self.packed and not self.in_place and (self.depth % 4 > 0 or self.pixels == 1)
-        """Bytes are gathered before they are widened, or because a single pixel's stay bytes."""
+    def all(self, size: Expr, y: Sequence[Expr], residual: Sequence[Expr], dot: Callable[[Expr, Any], None]) -> None:
+        """Every channel of the pixels at offsets ``y``; ``dot(w, sums)`` adds ``size`` products to each sum, whose
+        weights begin at ``w``.
+        """
+        channels = self.p["channels"]
+        with loop("block", quotient(channels + self.tile - 1, self.tile)) as block:
+            n = block * self.tile
+            for c in range(self.tile):
+                for j in range(self.pair):
+                    T.buffer_store(self.sums, self.b["bias"][n + c], [c * self.pair + j])
+            dot(n * size, self.sums)
+            if self.family == "mve" and self.p["wide"] and not self.p["ragged"]:
+                self._finish_wide(n, y[0], residual)
+                return
+            for c in range(self.tile):
+                exists = n + c < channels if c and self.p["ragged"] else None
+                branch(exists, lambda c=c: self._store(n + c, c, y, residual))  # type: ignore[misc]
 
-    def build(self) -> Any:
-        """The function."""
-        return function(self.kernel, self._body)
-
-    def _body(self, buffers: dict[str, Any]) -> None:
-        self.b = buffers
-        if not self.in_place and (self.staged or not self.packed):
-            rows = 1 if self.packed else self.pixels
-            self.bytes = array("bytes", rows * self.groups * self.unit, "int8")
-            if self.size % self.unit:
-                run("qcc_fill", at(self.bytes, self.size), T.int8(0), -self.size % self.unit)
-        if self.packed and self.pixels > 1:
-            self.wide = array("columns", self.groups * 8, "int16")
-        self.sums = array("sums", self.tile if self.pixels == 1 else self.tile * self.pixels, "int32")
-        total = self.height * self.width
-        with loop("image", self.y.shape[0]) as image, loop("tile", -(-total // self.pixels)) as tile:
-            first = tile * self.pixels
-            places = [self._place(image, self._last(first + j, total)) for j in range(self.pixels)]
-            if not self.in_place:
-                if self.pixels == 1:
-                    self._column(image, first, 0)
-                else:
-                    with loop("j", self.pixels) as j:
-                        self._column(image, self._last(first + j, total), j)
-            with loop("block", self.blocks) as block:
-                self._tile(block, places, first + 1 < total if total % self.pixels else None)
-
-    def _last(self, pixel: Expr, total: int) -> Expr:
-        """An odd last pixel is computed twice."""
-        if total % self.pixels == 0 or not isinstance(pixel, tirx.Add):
-            return pixel
-        return let("pixel", call("qcc_min", pixel, total - 1, dtype="int32"))
-
-    def _index(self, image: Expr, pixel: Expr) -> tuple[Expr, Expr, Expr]:
-        if self.height == 1:
-            return image, 0, pixel
-        return image, tirx.truncdiv(pixel, self.width), tirx.truncmod(pixel, self.width)
-
-    def _place(self, image: Expr, pixel: Expr) -> dict[str, Expr]:
-        """Offsets of a pixel in y, in the residual, and in x where bytes are read in place."""
-        index = self._index(image, pixel)
-        found = {"y": offset(self.y.strides[:3], index)}
-        if "residual" in self.b:
-            strides = self.kernel.view("residual").strides[:3]
-            found["r"] = found["y"] if strides == self.y.strides[:3] else offset(strides, index)
-        if self.in_place:
-            image, row, column = index
-            at_x = (image, row * self.stride[0] + self.start[0], column * self.stride[1] + self.start[1])
-            found["x"] = offset(self.x.strides[:3], at_x)
-        return found
-
-    def _column(self, image: Expr, pixel: Expr, j: Expr) -> None:
-        """The inputs of a pixel, padding included."""
-        _, out_row, out_column = self._index(image, pixel)
-        row = out_row * self.stride[0] + self.start[0]
-        column = out_column * self.stride[1] + self.start[1]
-        _, step_y, step_x, _ = self.x.strides
-        origin = offset(self.x.strides[:3], (image, row, column))
-        adjacent = self.dilation[1] == 1 and (step_x == self.depth or self.taps[1] == 1)
-
-        def whole() -> None:
-            with loop("ky", self.taps[0]) as ky:
-                line = origin + ky * (self.dilation[0] * step_y)
-                if adjacent:
-                    self._copy(j, ky * self.run, line, self.run)
-                    return
-                with loop("kx", self.taps[1]) as kx:
-                    self._copy(j, ky * self.run + kx * self.depth, line + kx * (self.dilation[1] * step_x), self.depth)
-
-        def partial() -> None:
-            with loop("ky", self.taps[0]) as ky, loop("kx", self.taps[1]) as kx:
-                y, x = row + ky * self.dilation[0], column + kx * self.dilation[1]
-                to = ky * self.run + kx * self.depth
-                inside = every([self._inside(0, y, self.reach[0]), self._inside(1, x, self.reach[1])])
-                branch(inside, lambda: self._copy(j, to, offset(self.x.strides[:3], (image, y, x)), self.depth),
-                       lambda: self._fill(j, to))
-
-        self._by_padding(row, column, whole, partial)
-        if self.staged and self.pixels > 1:
-            run("qcc_widen", at(self.wide, j * 2), at(self.bytes), self.groups)
-
-    def _by_padding(self, row: Expr, column: Expr, whole: Callable[[], None], partial: Callable[[], None]) -> None:
-        """``whole`` where the window that begins at (row, column) lies inside the image, else ``partial``."""
-        if not self.whole:
-            partial()
-        elif self.padded:
-            first = [self._inside(axis, v, 0) for axis, v in enumerate((row, column))]
-            last = [self._inside(axis, v + self.reach[axis], self.reach[axis]) for axis, v in enumerate((row, column))]
-            branch(every([*first, *last]), whole, partial)
-        else:
-            whole()
-
-    def _inside(self, axis: int, v: Expr, more: int) -> Expr | None:
-        return within(v, self.low[axis], self.high[axis] + more, self.x.shape[1 + axis])
-
-    def _copy(self, j: Expr, to: Expr, origin: Expr, count: int) -> None:
-        if self.packed and not self.staged:
-            run("qcc_widen", at(self.wide, to * 2 + j * 2), at(self.b["x"], origin), count // 4)
-        else:
-            run("qcc_copy", at(self.bytes, self._byte(j) + to), at(self.b["x"], origin), count)
-
-    def _fill(self, j: Expr, to: Expr) -> None:
-        if self.packed and not self.staged:
-            run("qcc_widen_fill", at(self.wide, to * 2 + j * 2), tirx.const(self.zero_in, "int16"), self.depth // 4)
-        else:
-            zero = tirx.const(self.zero_in, "int8")
-            run("qcc_fill", at(self.bytes, self._byte(j) + to), zero, self.depth)
-
-    def _byte(self, j: Expr) -> Expr:
-        return 0 if self.packed else j * self.size
-
-    def _tile(self, block: Expr, places: list[dict[str, Expr]], second: Expr | None) -> None:
-        """Sums of a tile of channels, and their bytes; ``second`` says whether there is a second pixel."""
-        n = block * self.tile
-        for c in range(self.tile):
-            for j in range(self.pixels):
-                T.buffer_store(self.sums, self.b["bias"][n + c], [c * self.pixels + j])
-        if self.unit > 1:
-            self._dot_packed(block, places)
-        else:
-            self._dot(n, places)
-        if self.unit == 16 and self._finish_wide(n, places[0]):
-            return
-        for c in range(self.tile):
-            left = self.channels % self.tile
-            exists = n + c < self.channels if left and c >= left else None
-            branch(exists, lambda c=c: self._store(n + c, c, places, second))  # type: ignore[misc]
-
-    def _dot_packed(self, block: Expr, places: list[dict[str, Expr]]) -> None:
-        w = at(self.b["w"], block * (self.groups * self.unit * self.tile))
-        if self.pixels == 1:
-            x = at(self.b["x"], places[0]["x"]) if self.in_place else at(self.bytes)
-            run("qcc_dot_wide" if self.unit == 16 else "qcc_dot_1x4", x, w, self.groups, at(self.sums))
-        else:
-            run("qcc_dot_2x2", at(self.wide), w, self.groups, at(self.sums))
-
-    def _finish_wide(self, n: Expr, place: dict[str, Expr]) -> bool:
-        """The bytes of four channels at a time, where there are whole fours."""
-        p: dict[str, Any] = dict(self.kernel.params)
-        tflite = "shift" in self.b
-        if self.channels % self.tile or not p["wide"]:
-            return False
-        shifts = at(self.b["shift"], n) if tflite else at(self.b["w"])
+    def _finish_wide(self, n: Expr, y: Expr, residual: Sequence[Expr]) -> None:
+        """The bytes of four channels at a time."""
+        p = self.p
+        shifts = at(self.b["shift"], n) if "shift" in self.b else at(self.b["w"])
         head = [at(self.sums), at(self.b["multiplier"], n), shifts, p["shift"], p["zero"], p["low"], p["high"]]
-        y = at(self.b["y"], place["y"] + n)
         if "residual" in self.b:
-            r = [at(self.b["residual"], place["r"] + n), p["residual_zero"], p["residual_multiplier"], p["fraction"]]
-            run("qcc_finish_wide_residual", *head, *r, y)
+            r = [at(self.b["residual"], residual[0] + n), p["residual_zero"], p["residual_multiplier"], p["fraction"]]
+            run("qcc_finish_wide_residual", *head, *r, at(self.b["y"], y + n))
         else:
-            run("qcc_finish_wide", *head, y)
-        return True
+            run("qcc_finish_wide", *head, at(self.b["y"], y + n))
 
-    def _dot(self, n: Expr, places: list[dict[str, Expr]]) -> None:
-        with loop("k", self.size) as k:
-            w = [let(f"w{c}", self.b["w"][(n + c) * self.size + k].astype("int32")) for c in range(self.tile)]
-            for j in range(self.pixels):
-                v = self.b["x"][places[j]["x"] + k] if self.in_place else self.bytes[j * self.size + k]
-                v = let(f"x{j}", v.astype("int32"))
-                for c in range(self.tile):
-                    i = c * self.pixels + j
-                    T.buffer_store(self.sums, self.sums[i] + v * w[c], [i])
-
-    def _store(self, n: Expr, c: int, places: list[dict[str, Expr]], second: Expr | None) -> None:
+    def _store(self, n: Expr, c: int, y: Sequence[Expr], residual: Sequence[Expr]) -> None:
         multiplier = let("m", self.b["multiplier"][n])
         by = let("by", self.b["shift"][n].astype("int32")) if "shift" in self.b else None
-        for j, place in enumerate(places):
+        # The second pixel may be the first one again, and the residual may lie where y does: read before writing.
+        values = []
+        for j in range(self.pair):
+            r = self.b["residual"][residual[j] + n] if "residual" in self.b else None
+            value = finish(self.p, self.sums[c * self.pair + j], multiplier, by, r)
+            values.append(let(f"v{j}", value) if self.pair > 1 and r is not None else value)
+        for j, value in enumerate(values):
+            T.buffer_store(self.b["y"], value, [y[j] + n])
 
-            def store(j: int = j, place: dict[str, Expr] = place) -> None:
-                r = self.b["residual"][place["r"] + n] if "residual" in self.b else None
-                value = finish(self.kernel, self.sums[c * self.pixels + j], multiplier, by, r)
-                T.buffer_store(self.b["y"], value, [place["y"] + n])
 
-            branch(second if j else None, store)
+def dot_bytes(b: dict[str, Any], tiles: Tiles, w: Expr, size: Expr, x: Sequence[tuple[Any, Expr]], count: Expr) -> None:
+    """Adds ``count`` products byte by byte: x are (buffer, offset) of each pixel, w that of the first channel, whose
+    others follow ``size`` bytes apart.
+    """
+    with loop("k", count) as k:
+        weights = [let(f"w{c}", b["w"][w + c * size + k].astype("int32")) for c in range(tiles.tile)]
+        for j, (buffer, offset) in enumerate(x):
+            v = let(f"x{j}", buffer[offset + k].astype("int32"))
+            for c in range(tiles.tile):
+                i = c * tiles.pair + j
+                T.buffer_store(tiles.sums, tiles.sums[i] + v * weights[c], [i])
 
 
+def pad_column(b: dict[str, Any], p: dict[str, Any], size: Expr, padded: Expr) -> None:
+    """Zeros behind a gathered column, once: what they are multiplied with is zero too."""
+    if "bytes" in b and not p["whole"]:
+        run("qcc_fill", at(b["bytes"], size), T.int8(0), padded - size)
+
+
+def dsp_dot(tile: str, b: dict[str, Any]) -> str:
+    """The function that multiplies pairs, of weights in bytes or in int16 (``lower.repack``)."""
+    return f"qcc_dot_{tile}" + ("_words" if str(b["w"].dtype) == "int16" else "")
+
+
+class Pointwise:
+    """Pixels that lie at one distance, times a matrix."""
+
+    def __init__(self, family: Family) -> None:
+        self.family, self.unit = family, UNITS[family]
+
+    def build(self, kernel: Kernel) -> Any:
+        """The function."""
+        return function(kernel, self._body)
+
+    def _body(self, b: dict[str, Any], p: dict[str, Any]) -> None:
+        tiles = Tiles(self.family, b, p)
+        depth, pixels, pair = p["depth"], p["pixels"], p["pair"]
+        groups = quotient(depth + self.unit - 1, self.unit)
+        padded = groups * self.unit
+        pad_column(b, p, depth, padded)
+        count = quotient(pixels + pair - 1, pair)
+        with loop("tile", count) as step:
+            tile = count - 1 - step if p["over"] == BACKWARD else step
+            places = [tile * pair]
+            if pair > 1:
+                places.append(let("second", call("qcc_min", tile * pair + 1, pixels - 1, dtype="int32")))
+            x = [place * p.get("x_step", depth) for place in places]
+            y = [place * p.get("y_step", p["channels"]) for place in places]
+            r = [place * p.get("r_step", p["channels"]) for place in places] if "residual" in b else []
+            self._columns(b, x, depth, groups)
+            source = [(b["bytes"], j * padded) if "bytes" in b else (b["x"], x[j]) for j in range(pair)]
+
+            def dot(w: Expr, sums: Any) -> None:
+                if self.unit == 1:
+                    dot_bytes(b, tiles, w, depth, source, depth)
+                elif "columns" in b:
+                    run(dsp_dot("2x2", b), at(b["columns"]), at(b["w"], w), groups, at(sums))
+                else:
+                    name = "qcc_dot_wide" if self.unit == 16 else dsp_dot("1x4", b)
+                    run(name, at(*source[0]), at(b["w"], w), groups, at(sums))
+
+            tiles.all(padded, y, r, dot)
+
+    def _columns(self, b: dict[str, Any], x: list[Expr], depth: Expr, groups: Expr) -> None:
+        for j, offset in enumerate(x):
+            source = at(b["x"], offset)
+            if "bytes" in b:
+                to = at(b["bytes"], 0 if "columns" in b else j * groups * self.unit)
+                run("qcc_copy", to, source, depth)
+                source = to
+            if "columns" in b:
+                run("qcc_widen", at(b["columns"], 2 * j), source, groups)
+
+
+class Image:
+    """The distances in an image, ``x``, ``y`` or ``r``: given, or those of an image that is dense."""
+
+    def __init__(self, p: dict[str, Any], key: str) -> None:
+        if p[f"{key}_dense"]:
+            inside = key == "x"
+            self.step = p.get("depth", p["channels"]) if inside else p["channels"]
+            self.row = p.get("in_width", p["count"]) * self.step if inside else p["width"] * self.step
+            self.image = p["in_height" if inside else "height"] * self.row if p["images"] > 1 else 0
+        else:
+            self.image, self.row, self.step = (p[f"{key}_{name}"] for name in ("image", "row", "step"))
+
+    def at(self, image: Expr, row: Expr, column: Expr) -> Expr:
+        """Offset of a pixel."""
+        return image * self.image + row * self.row + column * self.step
+
+
+class Rows:
+    """Where a row of outputs finds its inputs: in x, or in a window of rows with their padding that slides down x."""
+
+    def __init__(self, b: dict[str, Any], p: dict[str, Any]) -> None:
+        self.b, self.p = b, p
+        self.x = Image(p, "x")
+        self.backward = p.get("over") == BACKWARD
+        self.high = (p["taps_y"] - 1) * p["dilation_y"] + 1
+        self.depth = p.get("depth", p["channels"])
+        self.step = self.depth if p["windowed"] else self.x.step
+        """Bytes from a column to the next one."""
+        self.pitch = self.x.row
+        """Bytes from a row to the next one below it; in a window that is filled backwards they lie upside down."""
+        self.origin: Expr = 0
+        if p["windowed"]:
+            wide = (p["width"] - 1) * p["stride_x"] + (p["taps_x"] - 1) * p["dilation_x"] + 1
+            self.bytes = wide * self.depth
+            self.pitch = 0 - self.bytes if self.backward else self.bytes
+            self.origin = (self.high - 1) * self.bytes if self.backward else 0
+        self.source = b["window"] if p["windowed"] else b["x"]
+
+    def each(self, image: Expr, row_of_outputs: Callable[[Expr, Expr], None]) -> None:
+        """``row_of_outputs(row, origin)`` for every row; its first input is at ``origin`` of ``source``."""
+        p = self.p
+        if p["windowed"]:
+            run("qcc_fill", at(self.b["window"]), as_byte(self.p["zero_in"]), self.high * self.bytes)
+        with loop("i", p["height"]) as step:
+            i = p["height"] - 1 - step if self.backward else step
+            top = i * p["stride_y"] + p["start_y"]
+            if p["windowed"]:
+                self._slide(image, step, top)
+                row_of_outputs(i, self.origin)
+            else:
+                row_of_outputs(i, self.x.at(image, top, p["start_x"]))
+
+    def _slide(self, image: Expr, step: Expr, top: Expr) -> None:
+        """Move the rows that are needed again, and fetch the others."""
+        p, window = self.p, self.b["window"]
+        begin: Expr = 0
+        kept = p["kept"]
+        if not isinstance(kept, int) or kept:
+
+            def move() -> None:
+                with loop("row", kept) as row:
+                    source = at(window, (row + p["stride_y"]) * self.bytes)
+                    run("qcc_copy", at(window, row * self.bytes), source, self.bytes)
+
+            branch(step > 0, move)
+            begin = tirx.Select(step > 0, tirx.convert(kept), T.int32(0))
+        inside = p["left"] * self.depth
+        with loop("slot", self.high, begin) as slot:
+            row = top + (self.high - 1 - slot if self.backward else slot)
+            to = at(window, slot * self.bytes + inside)
+            count = p["count"] * self.depth
+
+            def fetch() -> None:
+                if p["x_dense"]:
+                    run("qcc_copy", to, at(self.b["x"], self.x.at(image, row, p["first"])), count)
+                    return
+                with loop("column", p["count"]) as column:
+                    source = at(self.b["x"], self.x.at(image, row, p["first"] + column))
+                    run("qcc_copy", at(window, slot * self.bytes + inside + column * self.depth), source, self.depth)
+
+            exists = tirx.all(row >= 0, row < p["in_height"]) if p["padded_y"] else None
+            branch(exists, fetch, lambda: run("qcc_fill", to, as_byte(self.p["zero_in"]), count))
+
+
+class Convolution:
+    """Windows of several taps, or of one with strides."""
+
+    def __init__(self, family: Family) -> None:
+        self.family, self.unit = family, UNITS[family]
+
+    def build(self, kernel: Kernel) -> Any:
+        """The function."""
+        return function(kernel, self._body)
+
+    def _body(self, b: dict[str, Any], p: dict[str, Any]) -> None:
+        rows, tiles = Rows(b, p), Tiles(self.family, b, p)
+        out, residual = Image(p, "y"), Image(p, "r") if "residual" in b else None
+        run_bytes = p["taps_x"] * p["depth"] if p["joined"] else p["depth"]
+        size = p["taps_y"] * p["taps_x"] * p["depth"]
+        groups = quotient(size + self.unit - 1, self.unit)
+        padded, pair = groups * self.unit, p["pair"]
+        pad_column(b, p, size, padded)
+
+        def taps(each: Callable[[Expr, Expr], None]) -> None:
+            """``each(offset of the input from that of the window, number of the byte)`` for runs of bytes."""
+            with loop("ky", p["taps_y"]) as ky:
+                line = ky * p["dilation_y"] * rows.pitch
+                if p["joined"]:
+                    each(line, ky * run_bytes)
+                    return
+                with loop("kx", p["taps_x"]) as kx:
+                    each(line + kx * p["dilation_x"] * rows.step, (ky * p["taps_x"] + kx) * run_bytes)
+
+        def row_of_outputs(i: Expr, origin: Expr) -> None:
+            count = quotient(p["width"] + pair - 1, pair)
+            with loop("tile", count) as tile:
+                places = [tile * pair]
+                if pair > 1:
+                    places.append(let("second", call("qcc_min", tile * pair + 1, p["width"] - 1, dtype="int32")))
+                x = [origin + place * p["stride_x"] * rows.step for place in places]
+                y = [out.at(image, i, place) for place in places]
+                r = [residual.at(image, i, place) for place in places] if residual else []
+                if self.unit > 1:
+                    for j in range(pair):
+                        self._column(b, rows.source, x[j], j, taps, run_bytes, groups)
+
+                def dot(w: Expr, sums: Any) -> None:
+                    if self.unit == 1:
+                        taps(lambda at_x, k: dot_bytes(b, tiles, w + k, size,
+                                                       [(rows.source, v + at_x) for v in x], run_bytes))  # fmt: skip
+                        return
+                    name = "qcc_dot_wide" if self.unit == 16 else dsp_dot("2x2", b)
+                    column = at(b["columns"]) if "columns" in b else at(b["bytes"])
+                    run(name, column, at(b["w"], w), groups, at(sums))
+
+                tiles.all(padded, y, r, dot)
+
+        with loop("image", p["images"]) as image:
+            rows.each(image, row_of_outputs)
+
+    def _column(
+        self, b: dict[str, Any], source: Any, x: Expr, j: int, taps: Callable[..., None], run_bytes: Expr, groups: Expr
+    ) -> None:
+        """The inputs of a pixel side by side."""
+        if "bytes" in b:
+            taps(lambda at_x, k: run("qcc_copy", at(b["bytes"], k), at(source, x + at_x), run_bytes))
+            if "columns" in b:
+                run("qcc_widen", at(b["columns"], 2 * j), at(b["bytes"]), groups)
+            return
+        each = quotient(run_bytes, 4)
+        taps(lambda at_x, k: run("qcc_widen", at(b["columns"], 2 * k + 2 * j), at(source, x + at_x), each))

@@ -7,12 +7,13 @@ from typing import Any
 
 from qcc.lower.kernel import Kernel
 from qcc.schedule import c99
-from qcc.schedule.columns import Columns
-from qcc.schedule.planes import Planes
+from qcc.schedule.columns import Convolution, Pointwise
+from qcc.schedule.planes import planes
 
 SCHEDULES, elementwise = c99.SCHEDULES, c99.elementwise
 
 FUNCTIONS: dict[str, Callable[[Kernel], Any]] = {
-    "conv": lambda kernel: Columns(kernel, "pairs").build(),
-    "depthwise": lambda kernel: Planes(kernel, packed=True).build(),
+    "conv": Convolution("dsp").build,
+    "pointwise": Pointwise("dsp").build,
+    "depthwise": planes,
 }

@@ -1,4 +1,4 @@
-"""Building blocks of kernels that become C source: typed pointers, named scalars, calls of functions in ``qcc.h``."""
+"""Building blocks of kernels that become C source: typed pointers, named scalars, calls of ``runtime/mcu``."""
 
 from __future__ import annotations
 
@@ -10,20 +10,24 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from qcc.lower.kernel import Kernel
+from qcc.lower.share import ANY
 
 Expr = Any
 
 
-def function(kernel: Kernel, body: Callable[[dict[str, Any]], None]) -> Any:
-    """A function with one pointer for each operand; ``body`` is given flat buffers by operand key."""
+def function(kernel: Kernel, body: Callable[[dict[str, Any], dict[str, Any]], None]) -> Any:
+    """A function with one pointer for each operand and each work array, and an integer for each parameter that is None.
+
+    ``body`` is given flat buffers by name, and the parameters: values, or the variables of integers.
+    """
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name("main")
-        pointers = [T.arg(o.key, T.handle(o.view.dtype)) for o in kernel.operands]
-        buffers = {}
-        for operand, pointer in zip(kernel.operands, pointers, strict=True):
-            reach = 1 + sum((e - 1) * s for e, s in zip(operand.view.shape, operand.view.strides, strict=True))
-            buffers[operand.key] = T.decl_buffer((reach,), operand.view.dtype, data=pointer)
-        body(buffers)
+        memory = [(o.key, o.view.dtype) for o in kernel.operands]
+        memory += [(name, dtype) for name, dtype, _ in kernel.get("work") or ()]
+        pointers = [(name, dtype, T.arg(name, T.handle(dtype))) for name, dtype in memory]
+        numbers = {key: T.arg(key, T.int32()) if value is None else value for key, value in kernel.params}
+        buffers = {name: T.decl_buffer(ANY, dtype, data=pointer) for name, dtype, pointer in pointers}
+        body(buffers, numbers)
     return builder.get()
 
 
@@ -32,17 +36,18 @@ def array(name: str, size: int, dtype: str) -> Any:
     return IRBuilder.name(name, T.alloc_buffer((size,), dtype))
 
 
-def loop(name: str, extent: int) -> Any:
-    """``for name in range(extent)``; without a loop for one iteration."""
-    return _Loop(name, extent)
+def loop(name: str, extent: Expr, begin: Expr = 0) -> Any:
+    """``for name in range(begin, extent)``; without a loop for one iteration."""
+    return _Loop(name, extent, begin)
 
 
 class _Loop:
     """A serial loop whose variable has a name."""
 
-    def __init__(self, name: str, extent: int) -> None:
-        self.name, self.extent = name, extent
-        self.frame = T.serial(0, extent) if extent != 1 else None
+    def __init__(self, name: str, extent: Expr, begin: Expr) -> None:
+        self.name = name
+        one = isinstance(extent, int) and isinstance(begin, int) and (begin, extent) == (0, 1)
+        self.frame = None if one else T.serial(begin, extent)
 
     def __enter__(self) -> Expr:
         return tirx.const(0, "int32") if self.frame is None else IRBuilder.name(self.name, self.frame.__enter__())
@@ -71,7 +76,7 @@ def branch(condition: Expr, then: Callable[[], None], otherwise: Callable[[], No
 
 
 def call(name: str, *arguments: Expr, dtype: str = "void") -> Expr:
-    """A call of a function in ``qcc.h``."""
+    """A call of a function in ``runtime/mcu``."""
     return tirx.call_extern(dtype, name, *(tirx.const(a, "int32") if isinstance(a, int) else a for a in arguments))
 
 
@@ -85,21 +90,23 @@ def at(buffer: Any, index: Expr = 0) -> Expr:
     return T.address_of(buffer[index])
 
 
-def within(value: Expr, low: int, high: int, extent: int) -> Expr | None:
-    """``0 <= value < extent`` as far as it is not known from low <= value <= high; None where it is known to hold."""
-    checks = ([value >= 0] if low < 0 else []) + ([value < extent] if high >= extent else [])
-    return tirx.all(*checks) if checks else None
+def as_byte(value: Expr) -> Expr:
+    """A number of int8 for a parameter that wants one."""
+    return T.int8(value) if isinstance(value, int) else value.astype("int8")
 
 
-def every(conditions: Sequence[Expr | None]) -> Expr | None:
-    """The conjunction of conditions that may be known to hold (None)."""
-    found = [c for c in conditions if c is not None]
-    return tirx.all(*found) if found else None
+def quotient(a: Expr, b: int) -> Expr:
+    """``a // b`` of a number that is not negative."""
+    return a // b if isinstance(a, int) else tirx.truncdiv(a, b)
 
 
-def finish(kernel: Kernel, acc: Expr, multiplier: Expr, by: Expr | None, residual: Expr | None) -> Expr:
+def remainder(a: Expr, b: int) -> Expr:
+    """``a % b`` of a number that is not negative."""
+    return a % b if isinstance(a, int) else tirx.truncmod(a, b)
+
+
+def finish(p: dict[str, Any], acc: Expr, multiplier: Expr, by: Expr | None, residual: Expr | None) -> Expr:
     """The epilogue of ``ops.epilogue`` as int8; the accumulator holds the bias. ``by``: TFLite's shift, if any."""
-    p: dict[str, Any] = dict(kernel.params)
     if by is not None:
         name = "qcc_tflite_multiply_high" if p["doubled"] else "qcc_tflite_multiply"
         v = call(name, acc, multiplier, by, dtype="int32")
@@ -108,18 +115,19 @@ def finish(kernel: Kernel, acc: Expr, multiplier: Expr, by: Expr | None, residua
     else:
         v = call("qcc_requantize", acc, multiplier, p["shift"], dtype="int32")
     if residual is not None:
-        half = (1 << p["fraction"]) >> 1
+        fraction = T.int32(p["fraction"]) if isinstance(p["fraction"], int) else p["fraction"]
+        half = (T.int32(1) << fraction) >> T.int32(1)
         v = v + (residual.astype("int32") - p["residual_zero"]) * p["residual_multiplier"] + half
-        v = v >> tirx.const(p["fraction"], "int32")
+        v = v >> fraction
     v = v + p["zero"]
-    if (p["low"], p["high"]) == (-128, 127):
+    if not p["clamped"]:
         return call("qcc_saturate", v, dtype="int8")
     return call("qcc_clamp", v, p["low"], p["high"], dtype="int8")
 
 
 def offset(strides: Sequence[int], index: Sequence[Expr]) -> Expr:
-    """Element offset; axes at index 0 add nothing."""
+    """Element offset."""
     total: Expr = 0
     for stride, i in zip(strides, index, strict=True):
-        total = total + i * stride if stride else total
+        total = total + i * stride
     return total

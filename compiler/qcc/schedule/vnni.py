@@ -13,33 +13,25 @@ from typing import Any
 from qcc.lower.kernel import Kernel
 from qcc.schedule import avx512, products, tables
 from qcc.schedule.decide import Decide
-from qcc.schedule.tiles import divisors, gemm_chunks, nearest_divisor, register_tile
+from qcc.schedule.floats import finish_layer
+from qcc.schedule.gemm import gemm_loops
+from qcc.schedule.tiles import divisors, gemm_chunk, nearest_divisor, register_tile
 
 ACCUMULATORS = 28
 
 
 def conv_gemm(sch: Any, kernel: Kernel, decide: Decide) -> None:
     """Tiles of pixels x channels; the parallel loop runs over (chunk of tiles, block of channels)."""
-    acc, out = sch.get_sblock("acc"), sch.get_sblock("out")
-    _, height, width = kernel.param("outputs")
+    acc = sch.get_sblock("acc")
+    _, _, width = kernel.param("outputs")
     blocks = kernel.view("w").shape[0]
     rows_default, cols_default = register_tile(width, blocks, ACCUMULATORS)
     rows = decide("rows", divisors(width, ACCUMULATORS), rows_default)
     cols = decide("cols", divisors(blocks, 8), cols_default)
-    chunk = decide("chunk", *gemm_chunks(kernel, rows, cols))
+    chunk = gemm_chunk(kernel, decide, rows, cols)
 
-    b, y, x, n = sch.get_loops(out)
-    xo, xi = sch.split(x, [None, rows])
     vectors = 2 if cols % 2 == 0 else 1
-    no, nr, ni = sch.split(n, [None, cols // vectors, vectors * avx512.LANES])
-    if height > 1:
-        outer, inner = sch.split(y, [None, chunk])
-        sch.reorder(b, outer, no, inner, xo, xi, nr, ni)
-        at = xo
-    else:
-        outer, at = sch.split(xo, [None, chunk])
-        sch.reorder(b, y, outer, no, at, xi, nr, ni)
-    sch.parallel(sch.fuse(b, outer, no) if height > 1 else sch.fuse(b, y, outer, no))
+    at, xi, nr, ni = gemm_loops(sch, kernel, rows, chunk, (cols // vectors, vectors * avx512.LANES))
     sch.compute_at(acc, at, preserve_unit_loops=True)
     pixel, channel, ky, kx, r = sch.get_loops(acc)[-5:]
     cr, cl = sch.split(channel, [cols, avx512.LANES])
@@ -87,6 +79,8 @@ def conv_depthwise(sch: Any, kernel: Kernel, decide: Decide) -> None:
 
 
 def _epilogue(kernel: Kernel, vectors: int) -> str:
+    if kernel.view("y").dtype == "float32":
+        return finish_layer(kernel, avx512.LANES * vectors)
     residual = any(o.key == "residual" for o in kernel.operands)
     keys = ("shift", "raised", "channels", "clamped")
     fixed = [kernel.param(key) for key in keys]

@@ -1,4 +1,4 @@
-/* Start-up and semihosting for QEMU's Arm boards. */
+/* Start-up and semihosting for QEMU's boards. */
 #include "board.h"
 
 #include <stddef.h>
@@ -10,10 +10,18 @@ enum { WRITE0 = 0x04, EXIT_EXTENDED = 0x20, PAINT = 0x5A5A5A5A };
 
 static int semihosting(int operation, const void *argument)
 {
+#ifdef __riscv
+    register int a0 __asm__("a0") = operation;
+    register const void *a1 __asm__("a1") = argument;
+    __asm__ volatile(".option push\n\t.option norvc\n\t"
+                     "slli x0, x0, 0x1f\n\tebreak\n\tsrai x0, x0, 7\n\t.option pop" : "+r"(a0) : "r"(a1) : "memory");
+    return a0;
+#else
     register int r0 __asm__("r0") = operation;
     register const void *r1 __asm__("r1") = argument;
     __asm__ volatile("bkpt 0xAB" : "+r"(r0) : "r"(r1) : "memory");
     return r0;
+#endif
 }
 
 void board_print(const char *text)
@@ -78,7 +86,7 @@ static void leave(int code)
     }
 }
 
-static void fault(void)
+__attribute__((aligned(4))) static void fault(void)
 {
     board_print("fault\n");
     leave(99);
@@ -95,6 +103,14 @@ void reset(void)
     leave(board_main());
 }
 
+#ifdef __riscv
+__attribute__((naked, section(".vectors"), used)) void _start(void)
+{
+    __asm__ volatile(".option arch, +zicsr\n\t"
+                     "la sp, stack_top\n\tla t0, %0\n\tcsrw mtvec, t0\n\tj reset" ::"i"(fault));
+}
+#else
 __attribute__((section(".vectors"), used)) const void *const vectors[16] = {
     &stack_top, (void *)reset, (void *)fault, (void *)fault, (void *)fault, (void *)fault, (void *)fault,
 };
+#endif

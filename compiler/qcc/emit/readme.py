@@ -1,0 +1,80 @@
+"""README.md of a folder with C source: exact sizes, how to use it, its layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from qcc.emit.cheader import declarations, region_bytes
+from qcc.emit.csource import Constants, ModelSource, offset_in_arena
+from qcc.emit.package import Package, one_line
+from qcc.ops import OPS
+
+if TYPE_CHECKING:
+    from qcc.emit.measure import Sizes
+
+
+@dataclass(frozen=True)
+class Flash:
+    """Bytes of constants: ``parameters`` of the model as any format has to store them, and what is kept beyond these
+    (paddings, shifts, tables)."""
+
+    parameters: int
+    beyond: int
+
+
+def flash_of(p: Package, constants: Constants) -> Flash:
+    """Weights, biases and multipliers by channel are parameters."""
+    graph = p.graph
+    values = {n.inputs[key] for n in graph.nodes if "w" in n.inputs
+              for key in ("w", "b", "multiplier") if key in n.inputs}  # fmt: skip
+    own = sum(graph.constants[v].nbytes for v in values)
+    return Flash(own, constants.nbytes - own)
+
+
+def readme(p: Package, source: ModelSource, sizes: Sizes | None, use: str) -> str:
+    """Text of README.md."""
+    upper, flash = p.prefix.upper(), flash_of(p, source.constants)
+    lines = [f"# {one_line(p.name)}", "", f"A neural network as C99 for `{p.target.name}`, made by qcc.", "",
+             "| memory | bytes |", "|---|---|"]  # fmt: skip
+    if sizes is not None:
+        lines += [f"| flash: code of `{p.prefix}.c` | {sizes.code} |"]
+    stored = sizes.constants if sizes else source.constants.nbytes
+    lines += [f"| flash: constants of `{p.prefix}_weights.c` | {stored} |",
+              f"| … of these: weights, biases, multipliers of channels | {flash.parameters} |"]  # fmt: skip
+    if sizes is not None:
+        lines += [f"| flash beyond those | {sizes.flash - flash.parameters} |"]
+    lines += [f"| RAM: `{upper}_{name.upper()}_BYTES`, given by you | {nbytes} |"
+              for name, nbytes in region_bytes(p).items()]  # fmt: skip
+    if sizes is not None and sizes.stack is not None:
+        lines += [f"| RAM: stack of `{p.prefix}_run`, without the C library's functions | {sizes.stack} |"]
+    lines += ["", *([f"Measured with `{sizes.compiler}`."] if sizes else
+                    [f"Code and stack were not measured: no {p.target.link.cc[0]} was found."]),
+              "Nothing else is kept in RAM: there is no other data, and no allocation. Of the C library",
+              "only `memcpy` and `memset` are used.", "", "## Use", "", use.format(p.prefix, upper), "", "```c",
+              f'#include "{p.prefix}.h"', ""]  # fmt: skip
+    arrays, call = declarations(p)
+    lines += [*arrays, "", call, "```", ""]
+    edges = [(kind, v) for kind, _, v, _ in p.edges() if offset_in_arena(p, v) is not None]
+    if edges:
+        lines += [f"`{p.prefix}_{edges[0][0]}_in_place(&context)` and its like point into that memory: an input that",
+                  "is written there needs no array of its own and is not copied; an output stays until the next run.",
+                  ""]  # fmt: skip
+    lines += [f"`{p.prefix}_quantize_input` and `{p.prefix}_dequantize_output` convert from and to real numbers.",
+              f"Define `QCC_PROFILE` and a function `{p.prefix}_layer_done` to time the layers.", "",
+              "## Layers", "", "| layer | | output | MACs | constants | kernel |", "|---|---|---|---|---|---|",
+              *_layers(p, source)]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def _layers(p: Package, source: ModelSource) -> Iterator[str]:
+    for step, node in enumerate(p.graph.nodes):
+        out = p.graph.types[node.output]
+        macs = OPS[node.op].macs(node, p.graph.input_types(node), out)
+        constants = sum(a.nbytes for name, a in source.constants.arrays.items()
+                        if name.startswith(f"{p.prefix}_layer{step}_"))  # fmt: skip
+        kernels = ", ".join(f"`{name}`" for name in source.calls_of(node))
+        shape = "x".join(map(str, out.shape))
+        what = f"{node.op}, {one_line(node.source or node.output)}"
+        yield f"| {step} | {what} | {shape} | {macs} | {constants} | {kernels} |"
