@@ -57,7 +57,7 @@ def conv_depthwise(sch: Any, kernel: Kernel, decide: Decide) -> None:
     _, taps_x, groups, _, _ = kernel.view("w").shape
     _, height, width = kernel.param("outputs")
     lines = decide("lines", [1, 2], 2) if kernel.param("sliding") and groups == 1 and height % 2 == 0 else 1
-    pixels = decide("pixels", divisors(width, 16), nearest_divisor(width, 8 if lines == 1 else 7))
+    pixels = decide("pixels", divisors(width, ACCUMULATORS), nearest_divisor(width, 8 if lines == 1 else 7))
     b, y, x, n = sch.get_loops(out)
     yo, yi = sch.split(y, [None, lines])
     xo, xi = sch.split(x, [None, pixels])
