@@ -23,7 +23,7 @@ MODES = ("dynamic", "float16")
 TARGETS = [name for name in known_targets() if not Target.load(name).float_fault]
 EVERYWHERE = ("depthwise", "grouped", "residual", "attention")
 """Families that are run on every target."""
-CONSTANTS = {"clip": (-0.5, 0.75), "pow": (1.7,), "elu": (0.7,), "leaky": (0.1,)}
+CONSTANTS = {"clip": (-0.5, 0.75), "pow": (1.7,), "elu": (0.7,), "leaky": (0.1,), "grid": (0.0625, 3.0)}
 
 
 def program(seed: int, mode: Any) -> Graph:
