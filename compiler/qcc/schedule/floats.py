@@ -195,5 +195,3 @@ SCHEDULES: dict[str, Callable[[Any, Kernel, Decide], None]] = {
 }  # fmt: skip
 FUSED = ("conv_gemm_float", "conv_depthwise_float", "float_matmul")
 """Computes whose sums of products are fused multiply-adds."""
-
-__all__ = ["FUSED", "SCHEDULES", "finish_layer", "fused"]
