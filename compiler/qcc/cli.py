@@ -43,6 +43,8 @@ def main() -> None:
 @click.option("--jobs", type=click.IntRange(1), help="Processes that compile kernels  [default: one for each core]")
 @click.option("--dump-ir", type=click.Path(path_type=Path), help="Folder for the graph after every stage.")
 @click.option("--host", help="Target for what an accelerator cannot compute  [default: such nodes are errors]")
+@click.option("--emit", type=click.Choice(["c", "object"]),
+              help="For microcontrollers: C source, or a static library that LLVM compiled  [default: c]")
 @click.option("--package", type=click.Choice(["cmake", "zephyr", "arduino", "espidf"]),
               help="The kind of firmware project that C source is for  [default: cmake]")
 @click.option("--stop-after", type=click.Choice(["import", "simplify", "quantize"]),
@@ -50,7 +52,7 @@ def main() -> None:
 def compile_command(
     model: Path, target: str, calib: Path | None, output: Path | None, name: str | None,
     io: Literal["float", "int8"] | None, jobs: int | None, dump_ir: Path | None, host: str | None,
-    package: str | None, stop_after: str | None,
+    emit: str | None, package: str | None, stop_after: str | None,
 ) -> None:  # fmt: skip
     """Compile an ONNX or TFLite MODEL into a library, its header, and a manifest."""
     from qcc import pipeline, report
@@ -63,7 +65,7 @@ def compile_command(
                 return
     folder = output or Path("build") / model.stem
     made = pipeline.compile(model, target=target, calib=calib, out=folder, name=name, io=io, jobs=jobs, dump_ir=dump_ir,
-                            host=host, package=package)
+                            host=host, package=package, emit=emit)
     report.summary(made.manifest, folder)
 
 

@@ -180,7 +180,8 @@ class ModelSource:
             "#endif",
         ]
         for symbol, name in self.functions.items():
-            text = next(b.object for b in p.built.values() if b.symbol == symbol).read_text().rstrip()
+            built = next(b for b in p.built.values() if b.symbol == symbol)
+            text = built.object.with_suffix(".c").read_text().rstrip()
             text = re.sub(rf"\b{symbol}\b", name, text)
             lines += ["", text if definitions else text.split("\n{", 1)[0].removeprefix("static ") + ";"]
         return "\n".join([*lines, "", *self._run()]) + "\n"

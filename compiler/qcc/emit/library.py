@@ -95,41 +95,47 @@ def replacing(folder: Path) -> Iterator[Path]:
 def _link(target: Target, sources: list[str], work: Path, library: Path) -> None:
     """Compile the entry and link it with the kernels; the working folder holds the weights."""
     options = ["-Wl,--as-needed", "-Wl,--version-script=exports.map", "-Wl,-z,noexecstack"]
-    _call([*_compile(target), "-shared", "-fPIC", *sources, *_threads(target), "-o", str(library), *options], work)
+    call_tool([*_compile(target), "-shared", "-fPIC", *sources, *_threads(target), "-o", str(library), *options], work)
 
 
 def _archive(package: Package, sources: list[str], work: Path, library: Path) -> None:
     """A static library of one object, whose only global symbols are the functions of the header."""
     target, prefix = package.target, package.prefix
     single, names = f"{prefix}.o", ("run", "set_threads", "set_hook", "arena")
-    _call([*_compile(target), "-fPIC", "-r", "-nostdlib", *sources, *_threads(target), "-o", single], work)
+    call_tool([*_compile(target), "-fPIC", "-r", "-nostdlib", *sources, *_threads(target), "-o", single], work)
     tool = target.link.binutils or ""
-    _call([f"{tool}objcopy", *(f"--keep-global-symbol={prefix}_{name}" for name in names), single], work)
-    _call([f"{tool}ar", "rcs", str(library), single], work)
+    call_tool([f"{tool}objcopy", *(f"--keep-global-symbol={prefix}_{name}" for name in names), single], work)
+    call_tool([f"{tool}ar", "rcs", str(library), single], work)
 
 
 def _link_runner(package: Package, static: Path, work: Path, program: Path) -> None:
     """The program around the static library that ``qcc.remote`` talks to; it needs no shared library of its machine."""
     names = [f"-Dmodel_{name}={package.prefix}_{name}" for name in ("run", "set_threads", "set_hook", "arena")]
     source = str(data_folder("runtime") / "runner.c")
-    _call([*_compile(package.target), *names, "-static", source, str(static), "-pthread", "-o", str(program)], work)
+    call_tool([*_compile(package.target), *names, "-static", source, str(static), "-pthread", "-o", str(program)], work)
 
 
-def _compile(target: Target) -> list[str]:
-    """The C compiler and the flags of every call."""
+def compiler_of(target: Target) -> list[str]:
+    """The target's C compiler; raises ToolError if it is not here."""
     compiler = next((found for cc in target.link.cc if (found := shutil.which(cc))), None)
     if compiler is None:
         raise ToolError(f"no C compiler was found (tried {', '.join(target.link.cc)})",
                         hint="install gcc or clang, or name yours under [link] cc in a target file")
-    return [compiler, "-std=c99", "-Wall", "-Wextra", *target.link.flags, "-I", str(data_folder("runtime") / "include")]
+    return [compiler]
+
+
+def _compile(target: Target) -> list[str]:
+    """The C compiler and the flags of every call."""
+    include = str(data_folder("runtime") / "include")
+    return [*compiler_of(target), "-std=c99", "-Wall", "-Wextra", *target.link.flags, "-I", include]
 
 
 def _threads(target: Target) -> list[str]:
     return [str(data_folder("runtime") / "threads.c"), "-pthread"] if target.link.threads else []
 
 
-def _call(command: list[str], work: Path) -> None:
-    """Run a tool in ``work``; raises ToolError with its first complaint."""
+def call_tool(command: list[str], work: Path) -> str:
+    """Run a tool in ``work``; returns what it prints. Raises ToolError with its first complaint."""
     try:
         done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
@@ -139,3 +145,4 @@ def _call(command: list[str], work: Path) -> None:
         said = done.stderr.splitlines() or [f"exit code {done.returncode}"]
         first = next((line for line in said if "error" in line.lower()), said[0])
         raise ToolError(f"{command[0]} failed: {first}", hint="check [link] flags of the target file, and free space")
+    return done.stdout

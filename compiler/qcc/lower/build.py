@@ -80,7 +80,7 @@ def build_kernels(
     folder = cache_folder() / "objects"
     folder.mkdir(parents=True, exist_ok=True)
     distinct = {k.digest: k for k in kernels}
-    shared = share(distinct.values(), NUMBERS if target.emit == "c" else {})
+    shared = share(distinct.values(), NUMBERS if target.firmware else {})
     paths = {k.digest: folder / _key(k, target) for k, _ in shared.values()}
     missing = {k.digest: (k, paths[k.digest]) for k, _ in shared.values()
                if not paths[k.digest].with_suffix(".json").exists()}  # fmt: skip
@@ -167,12 +167,15 @@ def _compile_one(kernel: Kernel, target: Target, path: Path) -> None:
     """Write ``path``.o or ``path``.c, then ``path``.json, whose presence says that the first file is whole."""
     suffix, work = _suffix(target), tuple[Any, ...]()
     temporary = path.with_suffix(f".{os.getpid()}.tmp{suffix}")
-    if target.emit == "c":
-        from qcc.lower.source import kernel_source
+    if target.firmware:
+        from qcc.lower.source import kernel_object, kernel_source
 
         source = kernel_source(kernel, target)
         symbol, extent, work = source.symbol, 1, source.work
         temporary.write_text(source.text)
+        if target.emit == "object":
+            temporary.replace(path.with_suffix(".c"))
+            kernel_object(kernel, target).write_to_file(str(temporary), "o")
     else:
         module, symbol, extent = compile_kernel(kernel, target)
         module.write_to_file(str(temporary), "o")
