@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qcc.emit.cheader import declarations, region_bytes
-from qcc.emit.csource import Constants, ModelSource, offset_in_arena
+from qcc.emit.csource import Constants, ModelSource, offset_in_arena, title
 from qcc.emit.package import Package, one_line
 from qcc.ops import OPS
 
@@ -91,5 +91,5 @@ def _layers(p: Package, source: ModelSource) -> Iterator[str]:
                         if name.startswith(f"{p.prefix}_layer{step}_"))  # fmt: skip
         kernels = ", ".join(f"`{name}`" for name in source.calls_of(node))
         shape = "x".join(map(str, out.shape))
-        what = f"{node.op}, {one_line(node.source or node.output)}"
-        yield f"| {step} | {what} | {shape} | {macs} | {constants} | {kernels} |"
+        name = title(p, step, node).split(", ", 1)[1]
+        yield f"| {step} | {node.op}, {name} | {shape} | {macs} | {constants} | {kernels} |"
