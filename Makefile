@@ -9,7 +9,7 @@ PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
 demo: .venv/installed toolchain
 	@$(BIN)/python examples/01_digits/demo.py
 
-test: lint cross
+test: lint cross .venv/torch
 	@$(BIN)/python -m pytest -q -n 2
 
 lint: .venv/installed
@@ -34,6 +34,10 @@ clean:
 	@$(PIP_INSTALL) -e '.[benchmark]'
 	@touch $@
 
+.venv/torch: .venv/installed
+	@$(PIP_INSTALL) -e '.[torch]'
+	@touch $@
+
 # A C compiler links the generated library. Those of other machines and their emulators serve the other targets: what is
 # missing is installed where that is allowed; else the tests that need it are skipped, and say so.
 toolchain:
@@ -41,6 +45,7 @@ toolchain:
 
 cross: toolchain
 	@$(call install,aarch64-linux-gnu-gcc,gcc-aarch64-linux-gnu libc6-dev-arm64-cross)
+	@$(call install,arm-linux-gnueabihf-gcc,gcc-arm-linux-gnueabihf libc6-dev-armhf-cross)
 	@$(call install,qemu-aarch64,qemu-user)
 	@$(call install,arm-none-eabi-gcc,gcc-arm-none-eabi libnewlib-arm-none-eabi)
 	@$(call install,qemu-system-arm,qemu-system-arm)

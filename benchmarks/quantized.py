@@ -1,17 +1,7 @@
-"""Models quantized by ONNX Runtime, in ONNX Runtime and in qcc: top-1 on labelled samples, distance of each operator.
-
-    QCC_DATA=… python benchmarks/quantized.py [--models resnet20_cifar10] [--types u8s8,op] [--limit 100]
-
-Per operator: both get the same operands, those that ONNX Runtime computes (unoptimized: in float32 between quantize and
-dequantize); the distance is in steps of the result. Exits with 1 where top-1 differs by more than half a point or an
-operator by more than one step.
-"""
+"""Models as ONNX Runtime quantizes them, and how far each of their operators is from ONNX Runtime in qcc."""
 
 from __future__ import annotations
 
-import argparse
-import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,17 +9,12 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-from accuracy import data_folder, load_evaluation
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from qcc import numerics, pipeline
-from qcc.ir.evaluate import run_integer
-from qcc.ir.graph import Graph
 from qcc.ir.to_onnx import to_onnx
 from qcc.ops import OPS
 
-MODELS = {"mobilenet_v1_0.75_224": ("u8s8",), "mobilenet_v2_1.0_224_deq": ("u8s8",),
-          "resnet20_cifar10": ("u8s8", "s8s8", "u8u8", "op")}
 TYPES = {"u8s8": (QuantType.QUInt8, QuantType.QInt8), "s8s8": (QuantType.QInt8, QuantType.QInt8),
          "u8u8": (QuantType.QUInt8, QuantType.QUInt8), "op": (QuantType.QUInt8, QuantType.QInt8)}
 """Activations and weights. Weights per channel, but for u8u8; ``op`` is u8s8 in the operator form."""
@@ -46,7 +31,7 @@ class Reader(CalibrationDataReader):
 
 
 def quantized(path: Path, folder: Path, samples: Any, types: str) -> Path:
-    """The model as ONNX Runtime quantizes it."""
+    """The model as ONNX Runtime quantizes it, ranges by MinMax."""
     activations, weights = TYPES[types]
     name = onnx.load(path, load_external_data=False).graph.input[0].name
     made = folder / f"{path.stem}.{types}.onnx"
@@ -66,7 +51,10 @@ def session(model: bytes) -> Any:
 
 
 def operator_distances(path: Path, samples: Any) -> dict[str, float]:
-    """Largest distance of each integer node from ONNX Runtime in steps of its output, by op, given equal operands."""
+    """Largest distance of each integer node from ONNX Runtime in steps of its output, by op, given equal operands.
+
+    Both get the operands that ONNX Runtime computes (unoptimized: in float32 between quantize and dequantize).
+    """
     found = dict(pipeline.stages(path))
     graph, program = found["simplify"], found["quantize"]
     values = [v for v in graph.types if v not in graph.constants and v not in graph.inputs]
@@ -86,52 +74,3 @@ def operator_distances(path: Path, samples: Any) -> dict[str, float]:
                 distance = np.abs(y.astype(int) - known[node.output]).max()
                 worst[node.op] = max(worst.get(node.op, 0.0), float(distance))
     return worst
-
-
-def agree(evaluation: Any, name: str, path: Path, limit: int | None) -> bool:
-    """Print one line for each labelled set; whether ONNX Runtime and qcc are within half a point on all of them."""
-    entry, program, near = evaluation.E[name], pipeline.quantize(path), True
-    exact = evaluation.runner(str(path))
-    for dataset in entry["sets"]:
-        samples, labels = evaluation.load(dataset)
-        labels = labels[:limit]
-        classes = {"ort": [], "qcc": []}
-        for sample in samples[:limit]:
-            x = evaluation.prepare(sample, entry)
-            for kind, y in (("ort", exact(x)), ("qcc", integer(program, x))):
-                classes[kind].append(int(np.ravel(y)[entry["off"] :].argmax()))
-        top = {kind: float((np.array(c) == labels).mean()) for kind, c in classes.items()}
-        same = float(np.equal(classes["ort"], classes["qcc"]).mean())
-        print(f"{path.stem:32} {dataset:17} n={len(labels):<5} ONNX Runtime {top['ort']:.4f}  qcc {top['qcc']:.4f}  "
-              f"same class {same:.4f}", flush=True)
-        near &= abs(top["ort"] - top["qcc"]) <= 0.005 + 1e-9
-    return near
-
-
-def integer(program: Graph, x: Any) -> Any:
-    """The output of the integer program."""
-    return run_integer(program, {program.inputs[0]: x})[program.outputs[0]]
-
-
-def main() -> int:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--models", default=",".join(MODELS), help="comma-separated names")
-    options.add_argument("--types", default=",".join(TYPES), help="comma-separated, of those that a model is for")
-    options.add_argument("--limit", type=int, help="first samples of each set only")
-    given = options.parse_args()
-    evaluation, good = load_evaluation(data_folder()), True
-    with tempfile.TemporaryDirectory() as folder:
-        for name in given.models.split(","):
-            samples = evaluation.calibration(name, 50)
-            for types in [t for t in MODELS[name] if t in given.types.split(",")]:
-                path = quantized(data_folder() / "models" / f"{name}.onnx", Path(folder), samples, types)
-                good &= agree(evaluation, name, path, given.limit)
-                worst = operator_distances(path, samples[:4])
-                print(f"{path.stem:32} steps per operator: {worst}", flush=True)
-                # Weights of uint8 that lie further than 127 from their zero point have to be rounded.
-                good &= max(worst.values()) <= 1 or types == "u8u8"
-    return 0 if good else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

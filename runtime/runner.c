@@ -10,7 +10,7 @@
  *   l seconds           -> n, nodes, rounds, doubles  times of each node, round after round, on the last inputs
  *   s threads           -> threads                    sets their number, returns how many there are
  *
- * On aarch64 an inference, and each node of `l`, stands between `hint #126` and `hint #127`: they do nothing, and an
+ * On ARM an inference, and each node of `l`, stands between `hint #126` and `hint #127`: they do nothing, and an
  * emulator's plugin can count the instructions between them. */
 #define _POSIX_C_SOURCE 199309L
 #include <stdint.h>
@@ -26,6 +26,9 @@ const uint8_t *model_arena(void);
 #ifdef __aarch64__
 #define MARK_START() __asm__ volatile("hint #126" ::: "memory")
 #define MARK_END() __asm__ volatile("hint #127" ::: "memory")
+#elif defined __arm__ && !defined __thumb__
+#define MARK_START() __asm__ volatile(".inst 0xe320f07e" ::: "memory")
+#define MARK_END() __asm__ volatile(".inst 0xe320f07f" ::: "memory")
 #else
 #define MARK_START() (void)0
 #define MARK_END() (void)0

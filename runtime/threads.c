@@ -1,4 +1,5 @@
-/* Workers spin for the next loop for about as long as a layer takes, then sleep. */
+/* Each thread has a part of the loop, takes it piece by piece, and then helps the others: a thread that the system does
+ * not run holds nobody up. Workers spin for the next loop for about as long as a layer takes, then sleep. */
 #define _POSIX_C_SOURCE 200809L
 #include "qcc/threads.h"
 
@@ -6,24 +7,31 @@
 #include <pthread.h>
 #include <sched.h>
 
-enum { MAX_THREADS = 64, SPINS = 4000, SPINS_PER_YIELD = 256, LINE = 64 };
+enum { MAX_THREADS = 64, SPINS = 4000, SPINS_PER_YIELD = 256, PIECES = 4, LINE = 64 };
 
 typedef struct {
     pthread_t thread;
     int index;
-    uint32_t done; /* generation of the last loop finished */
-    char pad[LINE];
+    uint32_t seen; /* generation of the last loop looked at */
 } worker;
 
+typedef struct {
+    uint64_t left; /* generation << 32 | iterations that nobody took */
+    int32_t end;
+    char pad[LINE - sizeof(uint64_t) - sizeof(int32_t)];
+} part;
+
 static worker workers[MAX_THREADS];
+static part parts[MAX_THREADS];
 static int threads = 1;
 
+/* Read by those who took a piece of it: it stays until all pieces are finished. */
 static struct {
     qcc_range body;
     void *context;
-    int32_t extent;
 } loop;
 
+static int32_t finished; /* iterations */
 static uint32_t generation;
 static int sleepers, leaving;
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
@@ -39,12 +47,31 @@ static void relax(int spin)
 #endif
 }
 
-static void run_part(int index)
+/* Takes the next iterations [*begin, *end) of a part of loop `now`; 0 if there are none. */
+static int take(part *p, uint32_t now, int32_t *begin, int32_t *end)
 {
-    const int32_t begin = (int32_t)((int64_t)loop.extent * index / threads);
-    const int32_t end = (int32_t)((int64_t)loop.extent * (index + 1) / threads);
-    if (begin < end) {
-        loop.body(loop.context, begin, end);
+    uint64_t state = __atomic_load_n(&p->left, __ATOMIC_ACQUIRE);
+    for (;;) {
+        const uint32_t left = (uint32_t)state, count = (left + PIECES - 1) / PIECES;
+        if (state >> 32 != now || left == 0) {
+            return 0;
+        }
+        if (__atomic_compare_exchange_n(&p->left, &state, state - count, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+            *begin = p->end - (int32_t)left;
+            *end = *begin + (int32_t)count;
+            return 1;
+        }
+    }
+}
+
+static void run(int index, uint32_t now)
+{
+    int32_t begin, end;
+    for (int i = 0; i < threads; ++i) {
+        while (take(&parts[(index + i) % threads], now, &begin, &end)) {
+            loop.body(loop.context, begin, end);
+            __atomic_fetch_add(&finished, end - begin, __ATOMIC_RELEASE);
+        }
     }
 }
 
@@ -72,14 +99,12 @@ static uint32_t next_generation(uint32_t seen)
 static void *work(void *argument)
 {
     worker *self = argument;
-    uint32_t seen = self->done;
     for (;;) {
-        seen = next_generation(seen);
-        if (leaving) {
+        self->seen = next_generation(self->seen);
+        if (__atomic_load_n(&leaving, __ATOMIC_RELAXED)) {
             return NULL;
         }
-        run_part(self->index);
-        __atomic_store_n(&self->done, seen, __ATOMIC_RELEASE);
+        run(self->index, self->seen);
     }
 }
 
@@ -100,15 +125,19 @@ void qcc_parallel(qcc_range body, void *context, int32_t extent)
         body(context, 0, extent);
         return;
     }
+    const uint32_t now = generation + 1;
     loop.body = body;
     loop.context = context;
-    loop.extent = extent;
+    __atomic_store_n(&finished, 0, __ATOMIC_RELAXED);
+    for (int i = 0; i < threads; ++i) {
+        const int32_t begin = (int32_t)((int64_t)extent * i / threads);
+        parts[i].end = (int32_t)((int64_t)extent * (i + 1) / threads);
+        __atomic_store_n(&parts[i].left, (uint64_t)now << 32 | (uint32_t)(parts[i].end - begin), __ATOMIC_RELEASE);
+    }
     start();
-    run_part(0);
-    for (int i = 1; i < threads; ++i) {
-        for (int spin = 0; __atomic_load_n(&workers[i].done, __ATOMIC_ACQUIRE) != generation; spin = (spin + 1) & INT_MAX) {
-            relax(spin);
-        }
+    run(0, now);
+    for (int spin = 0; __atomic_load_n(&finished, __ATOMIC_ACQUIRE) != extent; spin = (spin + 1) & INT_MAX) {
+        relax(spin);
     }
 }
 
@@ -117,12 +146,12 @@ static void stop_workers(void)
     if (threads == 1) {
         return;
     }
-    leaving = 1;
+    __atomic_store_n(&leaving, 1, __ATOMIC_RELAXED);
     start();
     for (int i = 1; i < threads; ++i) {
         pthread_join(workers[i].thread, NULL);
     }
-    leaving = 0;
+    __atomic_store_n(&leaving, 0, __ATOMIC_RELAXED);
     threads = 1;
 }
 
@@ -149,7 +178,7 @@ int qcc_set_threads(int count)
     int started = 1;
     for (; started < wanted; ++started) {
         workers[started].index = started;
-        workers[started].done = generation;
+        workers[started].seen = generation;
         if (pthread_create(&workers[started].thread, NULL, work, &workers[started]) != 0) {
             break;
         }

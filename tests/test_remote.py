@@ -14,6 +14,7 @@ from emulators import emulator_is_here
 from integer_programs import Builder, random_inputs
 from qcc import pipeline
 from qcc.cli import main
+from qcc.data import data_folder
 from qcc.errors import ArtifactError, InputError, ToolError
 from qcc.ir.evaluate import run_integer
 from qcc.ir.graph import Graph
@@ -22,14 +23,20 @@ from qcc.runtime import Model
 from qcc.target import Run, Target
 from qcc.verify import random_samples, verify_model
 
-NAMES = ("arm-neon", "arm-dotprod", "arm-i8mm")
+NAMES = ("armv7-neon", "arm-neon", "arm-dotprod", "arm-i8mm")
 DOTPROD = Target.load("arm-dotprod")
+
+
+def emulated(name: str) -> Target:
+    target = Target.load(name)
+    if not emulator_is_here(target):
+        pytest.skip(f"NOT TESTED: {name}; {target.link.cc[0]} or {target.run.command[0]} is missing")
+    return target
 
 
 @pytest.fixture(autouse=True)
 def _emulator() -> None:
-    if not emulator_is_here(DOTPROD):
-        pytest.skip("NOT TESTED: ARM artifacts; gcc-aarch64-linux-gnu and qemu-user are missing")
+    emulated("arm-dotprod")
 
 
 def small() -> Graph:
@@ -42,7 +49,7 @@ def small() -> Graph:
 
 @pytest.fixture(scope="module", params=NAMES)
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return pipeline.build(small(), Target.load(request.param), tmp_path_factory.mktemp("arm") / "out", jobs=1)
+    return pipeline.build(small(), emulated(request.param), tmp_path_factory.mktemp("arm") / "out", jobs=1)
 
 
 def test_bytes_are_those_of_the_reference(model: Model) -> None:
@@ -80,7 +87,8 @@ def test_commands(model: Model, tmp_path: Path) -> None:
 
 
 def test_the_static_library_shows_only_its_functions(model: Model) -> None:
-    listed = subprocess.run(["aarch64-linux-gnu-nm", "--defined-only", "-g", str(model.folder / "libsmall.a")],
+    tool = f"{Target.load(model.manifest['target']['name']).link.binutils}nm"
+    listed = subprocess.run([tool, "--defined-only", "-g", str(model.folder / "libsmall.a")],
                             capture_output=True, text=True, check=True).stdout  # fmt: skip
     assert set(re.findall(r" [A-Z] (\w+)", listed)) == {
         "small_run", "small_set_threads", "small_set_hook", "small_arena"}  # fmt: skip
@@ -100,6 +108,40 @@ def build(folder: Path, *command: str) -> Model:
 def test_a_command_of_the_user(tmp_path: Path) -> None:
     model = build(tmp_path / "out", "sh", "-c", "exec qemu-aarch64 -cpu max {runner}")
     assert verify_model(model, random_samples(model, 1)) is None
+
+
+def test_a_board_behind_ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A target file whose command copies the program to a board and runs it there, through every command.
+
+    The board is a folder: ``scp`` copies into it, ``ssh`` runs what it is told in it, through the emulator.
+    """
+    board, tools = tmp_path / "board", tmp_path / "bin"
+    board.mkdir()
+    tools.mkdir()
+    scripts = {"scp": f'cp "$2" "{board}/${{3#board:}}"', "ssh": f'cd "{board}" && exec qemu-aarch64 -cpu max "./$2"'}
+    for name, script in scripts.items():
+        (tools / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tools / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tools), prepend=":")
+    text = (data_folder("targets") / "arm-dotprod.toml").read_text()
+    mine = text[: text.index("[run]")].replace('name = "arm-dotprod"', 'name = "my-board"')
+    command = '["sh", "-c", "scp -q {runner} board:run && exec ssh board run"]'
+    (tmp_path / "board.toml").write_text(f"{mine}[run]\ncommand = {command}\n")
+    folder = tmp_path / "out"
+    pipeline.build(small(), Target.load(tmp_path / "board.toml"), folder, jobs=1)
+    np.savez(tmp_path / "x.npz", **random_inputs(small(), 5))
+
+    def call(*words: str) -> str:
+        done = CliRunner().invoke(main, [words[0], str(folder), *words[1:]])
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    assert call("verify") == "byte-identical (4 inferences)\n"
+    assert (board / "run").read_bytes() == (folder / "run_small").read_bytes()
+    assert "small" in call("bench", "--seconds", "0")
+    call("run", "--input", str(tmp_path / "x.npz"), "--output", str(tmp_path / "y.npz"))
+    for name, expected in run_integer(small(), random_inputs(small(), 5)).items():
+        np.testing.assert_array_equal(np.load(tmp_path / "y.npz")[name], expected)
 
 
 def test_commands_that_fail(tmp_path: Path) -> None:

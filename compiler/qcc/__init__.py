@@ -14,18 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from qcc.errors import QccError
-    from qcc.pipeline import compile, quantize
+    from qcc.pipeline import autotune, compile, quantize
     from qcc.runtime import Model, load
     from qcc.target import Target
 
     __version__: str
 
-__all__ = ["Model", "QccError", "Target", "__version__", "compile", "load", "quantize"]
+__all__ = ["Model", "QccError", "Target", "__version__", "autotune", "compile", "load", "quantize"]
 
 _HOME = {
     "Model": "qcc.runtime",
     "QccError": "qcc.errors",
     "Target": "qcc.target",
+    "autotune": "qcc.pipeline",
     "compile": "qcc.pipeline",
     "load": "qcc.runtime",
     "quantize": "qcc.pipeline",

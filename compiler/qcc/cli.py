@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -45,6 +46,8 @@ def main() -> None:
 @click.option("--host", help="Target for what an accelerator cannot compute  [default: such nodes are errors]")
 @click.option("--emit", type=click.Choice(["c", "object"]),
               help="For microcontrollers: C source, or a static library that LLVM compiled  [default: c]")
+@click.option("--records", type=click.Path(path_type=Path),
+              help="Tuning records to compile by  [default: those that come with qcc]")
 @click.option("--package", type=click.Choice(["cmake", "zephyr", "arduino", "espidf"]),
               help="The kind of firmware project that C source is for  [default: cmake]")
 @click.option("--stop-after", type=click.Choice(["import", "simplify", "quantize"]),
@@ -52,7 +55,7 @@ def main() -> None:
 def compile_command(
     model: Path, target: str, calib: Path | None, output: Path | None, name: str | None,
     io: Literal["float", "int8"] | None, jobs: int | None, dump_ir: Path | None, host: str | None,
-    emit: str | None, package: str | None, stop_after: str | None,
+    emit: str | None, package: str | None, records: Path | None, stop_after: str | None,
 ) -> None:  # fmt: skip
     """Compile an ONNX or TFLite MODEL into a library, its header, and a manifest."""
     from qcc import pipeline, report
@@ -65,7 +68,7 @@ def compile_command(
                 return
     folder = output or Path("build") / model.stem
     made = pipeline.compile(model, target=target, calib=calib, out=folder, name=name, io=io, jobs=jobs, dump_ir=dump_ir,
-                            host=host, package=package, emit=emit)
+                            host=host, package=package, emit=emit, records=records)
     report.summary(made.manifest, folder)
 
 
@@ -213,3 +216,94 @@ def sweep(model: Path, target: str, vary: tuple[str, ...], calib: Path | None, p
         shown = [(p.on_chip_bytes / 2**20, p.latency_ms, ", ".join(map(str, p.values)), p.front)
                  for p in points if not p.fault]
         plot.write_text(scatter(shown, "on-chip memory, MiB", "latency, ms"))
+
+
+class _Duration(click.ParamType):  # type: ignore[type-arg]
+    """Seconds; ``90s``, ``10m`` or ``2h``."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds of the text."""
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(value))
+        if found is None:
+            self.fail(f"'{value}' is no duration: write 90s, 10m or 2h", param, ctx)
+        return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
+
+
+@main.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--target", default="host", show_default=True, help="A shipped target, 'host', or a .toml file.")
+@click.option("--calib", type=click.Path(path_type=Path), help="Samples: .npz, .npy, or a folder of those.")
+@click.option("--records", type=click.Path(path_type=Path), required=True,
+              help="The file that keeps what is measured; a job takes up where an earlier one ended.")
+@click.option("--trials", type=click.IntRange(1), default=400, show_default=True, help="Candidates to try in all.")
+@click.option("--time", "seconds", type=_Duration(), help="Longest time: 90s, 10m, 2h.")
+@click.option("--rpc", metavar="HOST:PORT", help="Measure on the devices of this TVM RPC tracker.")
+@click.option("--key", help="The devices' key at the tracker.")
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes that compile kernels.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--plot", type=click.Path(path_type=Path), help="The .svg file to write: best so far over candidates.")
+def tune(
+    model: Path, target: str, calib: Path | None, records: Path, trials: int, seconds: float | None, rpc: str | None,
+    key: str | None, jobs: int, seed: int, plot: Path | None,
+) -> None:  # fmt: skip
+    """Measure how the kernels of a MODEL run fastest; compile with the same --records then."""
+    from qcc import pipeline
+    from qcc.target import Target
+    from qcc.tune import report
+    from qcc.tune.measure import choose_measure
+
+    chosen = Target.load(target)
+    measure = choose_measure(chosen, rpc, key)
+    with report.shown_progress(trials, seconds) as watch:
+        result = pipeline.autotune(model, target=chosen, records=records, calib=calib, trials=trials, seconds=seconds,
+                                   seed=seed, jobs=jobs, measure=measure, watch=watch)  # fmt: skip
+    report.summary(result)
+    if plot is not None:
+        plot.write_text(report.plot(result.history, result.unit))
+
+
+RECORDS = click.argument("file", type=click.Path(path_type=Path))
+
+
+@main.group()
+def records() -> None:
+    """Show and change files of tuning records."""
+
+
+@records.command()
+@RECORDS
+def show(file: Path) -> None:
+    """Show the best decisions of each kernel in FILE."""
+    from qcc.target import Target, known_targets
+    from qcc.tune.records import Key, load_records
+    from qcc.tune.report import show_records
+
+    show_records(load_records(file), [(name, Key.of(Target.load(name))) for name in known_targets()])
+
+
+@records.command()
+@click.argument("files", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The file to write.")
+def merge(files: tuple[Path, ...], output: Path) -> None:
+    """Put the records of FILES into one; of the same candidate the later file's counts."""
+    from qcc.tune.records import Records, load_records, write_records
+
+    merged = Records(record for file in files for record in load_records(file))
+    write_records(merged, output)
+    click.echo(f"{output}: {len(merged)} records")
+
+
+@records.command()
+@RECORDS
+def prune(file: Path) -> None:
+    """Keep in FILE the best candidate and the default of each kernel, and what holds for today's schedules."""
+    from qcc.target import Target, known_targets
+    from qcc.tune.records import Key, Records, load_records, write_records
+
+    before = load_records(file)
+    keys = {key.target: key for key in (Key.of(Target.load(name)) for name in known_targets())}
+    kept = Records(r for r in before.winners() if keys.get(r.key.target, r.key) == r.key)
+    write_records(kept, file)
+    click.echo(f"{file}: {len(kept)} of {len(before)} records kept")

@@ -43,6 +43,14 @@ class ToolError(QccError):
     """A program that qcc calls (the linker, say) is missing or failed."""
 
 
+class RecordsError(QccError):
+    """A file of tuning records cannot be read or written, or is no such file."""
+
+
+class TuningError(QccError):
+    """A tuning job cannot start: nothing to decide, no device, or a library that is not installed."""
+
+
 class ArtifactError(QccError):
     """A folder that should hold a compiled model does not, or an output cannot be written."""
 

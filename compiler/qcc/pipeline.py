@@ -15,7 +15,7 @@ import shutil
 import sys
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from qcc.quantize.calibrate import Calibration
     from qcc.quantize.convert import Io
     from qcc.runtime import Model
+    from qcc.tune.job import Progress, Result
+    from qcc.tune.measure import Measure
 
 STAGES = ("import", "simplify", "quantize")
 """Stages that give a graph, in order."""
@@ -47,7 +49,7 @@ def compile(
     out: str | Path | None = None, name: str | None = None, io: Io | None = None, method: str = "mse",
     jobs: int | None = None, dump_ir: str | Path | None = None, progress: bool | None = None,
     example_inputs: Any = None, host: str | Path | Target | None = None, package: str | None = None,
-    emit: str | None = None,
+    records: str | Path | None = None, emit: str | None = None,
 ) -> Model | NpuModel:
     """Compile a model into a library for ``target``, or into an accelerator's program, and load it.
 
@@ -61,7 +63,8 @@ def compile(
     (``quantize.observers.METHODS``). ``jobs``: processes that build kernels. ``dump_ir``: a folder for the graph after
     each stage. ``progress``: bars on stderr (None: where that is a terminal). ``host``: with an accelerator, the target
     for nodes that it cannot compute. ``package``: the kind of firmware project that C source is for
-    (``emit.ecosystems``). ``emit``: "c" or "object", another form of output than the target's. Raises ``QccError``.
+    (``emit.ecosystems``). ``records``: a file that ``qcc tune`` wrote (None: those that come with qcc). ``emit``: "c"
+    or "object", another form of output than the target's. Raises ``QccError``.
     """
     from qcc.emit.library import check_output
 
@@ -87,7 +90,8 @@ def compile(
 
     def made_in(folder: Path) -> Model | NpuModel:
         if isinstance(chosen, Target):
-            return build(graph, chosen, folder, jobs=jobs, progress=progress, remarks=remarks, package=package)
+            return build(graph, chosen, folder, jobs=jobs, progress=progress, remarks=remarks, package=package,
+                         records=records)  # fmt: skip
         from qcc.npu.artifact import build as build_npu
 
         return build_npu(graph, chosen, folder, host=helper, jobs=jobs, remarks=remarks)
@@ -169,9 +173,12 @@ def export(
 
 def build(
     graph: Graph, target: Target, folder: Path, *, jobs: int | None = None, progress: bool | None = None,
-    remarks: list[str] | None = None, package: str | None = None,
+    remarks: list[str] | None = None, package: str | None = None, records: str | Path | None = None,
 ) -> Model:
-    """Lay out, lower, build and emit an integer program into ``folder``; load the result."""
+    """Lay out, lower, build and emit an integer program into ``folder``; load the result.
+
+    ``records``: as for ``compile``.
+    """
     from qcc.emit.cfolder import emit_c
     from qcc.emit.csource import work_bytes
     from qcc.emit.library import emit_library
@@ -184,14 +191,37 @@ def build(
 
     layout = plan_layout(graph, target)
     calls = lower(graph, layout)
-    built = _build(calls, target, jobs, progress)
+    remarks = [] if remarks is None else remarks
+    built = _build(calls, target, jobs, progress, _decisions(calls, target, records, remarks))
     arena = plan_arena(layout, work_bytes(built, calls), count_touches(calls))
-    made = Package(graph.name, graph, layout, arena, calls, built, target, tuple(remarks or ()))
+    made = Package(graph.name, graph, layout, arena, calls, built, target, tuple(remarks))
     if target.emit == "c":
         emit_c(made, folder, package or "cmake")
     else:
         (emit_objects if target.emit == "object" else emit_library)(made, folder)
     return RemoteModel(folder) if target.missing() else Model(folder)
+
+
+def autotune(
+    model: Any, *, target: str | Path | Target = "host", records: str | Path, calib: Any = None, trials: int = 400,
+    seconds: float | None = None, seed: int = 0, jobs: int = 1, measure: Measure | None = None,
+    watch: Callable[[Progress], None] | None = None, name: str | None = None, method: str = "mse",
+    example_inputs: Any = None,
+) -> Result:
+    """Measure how the kernels of a model run fastest on ``target``, and keep that in the file ``records``.
+
+    ``trials``: candidates in all, those that the file knows included; ``seconds``: longest time of this run;
+    ``jobs``: processes that compile candidates; ``measure``: how (None: what the target file says, see
+    ``tune.measure.choose_measure``); ``watch`` is told of progress. Other parameters as for ``compile``. Raises
+    ``QccError``.
+    """
+    from qcc.tune.job import run_job
+
+    chosen = target if isinstance(target, Target) else Target.load(target)
+    io: Io = "int8" if chosen.firmware else "float"
+    graph = quantize(model, calib=calib, name=name, io=io, method=method, example_inputs=example_inputs)
+    return run_job(graph, chosen, Path(records), trials=trials, seconds=seconds, seed=seed, jobs=jobs, measure=measure,
+                   watch=watch)  # fmt: skip
 
 
 def lower(graph: Graph, layout: Layout) -> list[Call]:
@@ -278,11 +308,30 @@ def _sources(folder: str) -> str:
     return state.hexdigest()
 
 
-def _build(calls: list[Call], target: Target, jobs: int | None, progress: bool | None) -> dict[str, Built]:
+def _decisions(
+    calls: list[Call], target: Target, records: str | Path | None, remarks: list[str]
+) -> dict[str, dict[str, int]]:
+    """Tuned decisions by kernel, from a user's records or those that come with qcc; ``remarks`` say how many."""
+    from qcc.tune.records import Key, load_records, shipped_records
+
+    known = shipped_records(target) if records is None else load_records(Path(records))
+    if not len(known):
+        return {}
+    key, digests = Key.of(target), {call.kernel.digest for call in calls}
+    chosen = known.chosen(key, digests)
+    source, ignored = "the records that come with qcc" if records is None else str(records), known.stale(key)
+    remarks.append(f"{len(chosen)} of {len(digests)} kernels are compiled as {source} say"
+                   + (f"; ignored: {ignored}" if ignored else ""))  # fmt: skip
+    return chosen
+
+
+def _build(
+    calls: list[Call], target: Target, jobs: int | None, progress: bool | None, chosen: dict[str, dict[str, int]]
+) -> dict[str, Built]:
     from qcc.lower.build import build_kernels
 
     with _bar("build kernels", progress) as update:
-        return build_kernels([call.kernel for call in calls], target, jobs, update)
+        return build_kernels([call.kernel for call in calls], target, jobs, update, chosen)
 
 
 @contextmanager

@@ -83,11 +83,17 @@ class Model:
         return outputs
 
     def run_into(self, inputs: Sequence[NDArray[Any]], outputs: Sequence[NDArray[Any]]) -> None:
-        """Run on arrays in the model's order that ``checked`` returned or that are like them; nothing is checked."""
+        """Run on arrays in the model's order that ``checked`` returned or that are like them; nothing is checked.
+
+        Raises ArtifactError if the system refuses the registers that the target needs.
+        """
         sources = (ctypes.c_void_p * max(len(inputs), 1))(*(a.ctypes.data for a in inputs))
         targets = (ctypes.c_void_p * max(len(outputs), 1))(*(a.ctypes.data for a in outputs))
         with self._lock:
-            self._run(sources, targets)
+            status = self._run(sources, targets)
+        if status != 0:
+            raise ArtifactError("the system refuses AMX to this process", where=str(self.folder),
+                                hint="it needs Linux 5.16 and no filter of arch_prctl; or compile for x86-vnni-vbmi")
 
     def checked(self, inputs: Arrays) -> list[NDArray[Any]]:
         """The arrays in the model's order, contiguous; raises InputError."""

@@ -22,12 +22,18 @@ class _Table(BaseModel):
 
 
 class LlvmTarget(_Table):
-    """What TVM's LLVM back end is told: ``tvm.target.Target(dict(target.llvm))``."""
+    """What TVM's LLVM back end is told."""
 
     kind: Literal["llvm"]
     mtriple: str
     mcpu: str
     mattr: list[str] = []
+    mfloat_abi: Literal["soft", "hard"] | None = None
+    """How 32-bit ARM passes floats."""
+
+    def options(self) -> dict[str, Any]:
+        """As ``tvm.target.Target`` takes them."""
+        return {key.replace("_", "-"): value for key, value in self if value is not None}
 
 
 class Link(_Table):
@@ -70,7 +76,7 @@ class Target(_Table):
     """CPU flags as in /proc/cpuinfo, all of which the machine must have."""
     emit: Literal["library", "c", "object"] = "library"
     """What is made: a shared library; C99 source for a microcontroller's firmware, or a static library for it."""
-    family: Literal["vnni", "avx2", "c99", "dsp", "mve", "neon"]
+    family: Literal["amx", "vnni", "avx2", "c99", "dsp", "mve", "neon", "neon32"]
     """The module of schedules in ``qcc.schedule``."""
     storage: Literal["uint8", "int8"]
     """How int8 activations are kept in memory: as they are, or as q + 128."""
@@ -78,6 +84,8 @@ class Target(_Table):
     """int32 elements of a vector."""
     dot: int = Field(ge=1, le=64)
     """Products that one instruction adds into an int32 lane."""
+    rows: int = Field(1, ge=1, le=64)
+    """Pixels that one instruction multiplies with such a vector of weights."""
     accumulators: int = Field(ge=1, le=256)
     """Vectors of sums that a register tile may hold: the registers, less those for operands."""
     requant_shift: Literal[31, 32]
@@ -114,6 +122,16 @@ class Target(_Table):
             raise TargetError(f"there are no objects for {self.name}: its file has no [llvm] and [link] binutils",
                               hint="use --emit c")
         return self.model_copy(update={"emit": emit})
+
+    @property
+    def products(self) -> int:
+        """Products in a cycle, roughly: an instruction with many rows takes one for each, and pairs with no other."""
+        return self.lanes * self.dot * max(1, self.rows // 4)
+
+    @property
+    def permission(self) -> bool:
+        """Whether a process must ask the system before it uses all of the target's registers."""
+        return self.family == "amx"
 
     @staticmethod
     def load(name: str | Path) -> Target:
@@ -173,7 +191,7 @@ def host_target() -> Target:
     if not fitting:
         raise TargetError(f"no shipped target runs on this machine ({platform.machine()})",
                           hint="choose one with --target to compile for another machine: " + ", ".join(known_targets()))
-    return max(fitting, key=lambda t: (t.lanes * t.dot, t.name))
+    return max(fitting, key=lambda t: (t.rows * t.lanes * t.dot, t.name))
 
 
 def _read(path: Path) -> Target:

@@ -24,6 +24,7 @@ from torchao.quantization.pt2e import (
     PerChannelMinMaxObserver,
 )
 from torchao.quantization.pt2e.quantizer import (
+    DerivedQuantizationSpec,
     FixedQParamsQuantizationSpec,
     QuantizationAnnotation,
     QuantizationSpec,
@@ -57,15 +58,13 @@ COMPUTED = CLIPS | CLIPPED | {
 """Operators whose operands and result each have parameters of their own."""
 
 
-
-
 class QccQuantizer(Quantizer):  # type: ignore[misc]
     """Annotates an exported graph with what qcc's integer programs do.
 
     Activations: int8, one scale and zero point; weights: int8 in [-127, 127], one scale for each output channel;
-    biases stay float (they become int32 in steps of both scales). ``target``: a name, file or ``Target``; all targets
-    compute the same program, so that it is only checked to exist. ``qat``: observers that train, for
-    ``prepare_qat_pt2e``.
+    biases: int32 in steps of both scales (those in front of a batch norm that still trains stay float, and become so
+    in qcc). ``target``: a name, file or ``Target``; all targets compute the same program, so that it is only checked to
+    exist. ``qat``: observers that train, for ``prepare_qat_pt2e``.
     """
 
     def __init__(self, target: str | Path | Target = "host", *, qat: bool = False) -> None:
@@ -110,9 +109,14 @@ class QccQuantizer(Quantizer):  # type: ignore[misc]
 
     def _layer(self, node: Node, fused: dict[Node, Node]) -> None:
         """Input and weights of a layer; its result, unless the next node is fused into it."""
-        x, weight = node.args[0], node.args[1]
+        x, weight, *bias = node.args[:3]
         axis = 1 if "transpose" in _name(node) else 0
-        self._mark(node, {x: self.activation, weight: self.weights[axis]}, None if node in fused else self.activation)
+        operands = {x: self.activation, weight: self.weights[axis]}
+        if bias and isinstance(bias[0], Node) and (node not in fused or _name(fused[node]) not in NORMS):
+            operands[bias[0]] = DerivedQuantizationSpec(
+                [(x, node), (weight, node)], _bias_qparams, torch.int32, -numerics.INT32_MAX, numerics.INT32_MAX,
+                torch.per_channel_symmetric, 0)  # fmt: skip
+        self._mark(node, operands, None if node in fused else self.activation)
 
     def _inputs(self, node: Node, fused: dict[Node, Node]) -> None:
         """Operands that are not fused into this node, and its result, unless it is fused into the next."""
@@ -129,6 +133,12 @@ class QccQuantizer(Quantizer):  # type: ignore[misc]
         self, node: Node, operands: dict[Node, QuantizationSpecBase], result: QuantizationSpecBase | None
     ) -> None:
         node.meta["quantization_annotation"] = QuantizationAnnotation(operands, result, _annotated=True)
+
+
+def _bias_qparams(observers: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scales and zero points of a bias from the observers of its layer's input and weights: in steps of both."""
+    (step, _), (scales, zeros) = (observer.calculate_qparams() for observer in observers)
+    return step * scales, torch.zeros_like(zeros, dtype=torch.int32)
 
 
 def _name(node: Node) -> str:

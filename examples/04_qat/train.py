@@ -27,8 +27,8 @@ from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e, 
 import qcc
 from qcc.torch import QccQuantizer
 
-EPOCHS, QAT_EPOCHS, BATCH, RATE = 30, 20, 64, 3e-3
-SPREAD = 6
+EPOCHS, QAT_EPOCHS, BATCH, RATE = 15, 10, 64, 3e-3
+SPREAD = 5
 """The channels' scales go from 2^-SPREAD to 2^SPREAD."""
 
 Program = Callable[[np.ndarray], np.ndarray]
@@ -87,11 +87,11 @@ def after_training(model: nn.Module, x: Tensor) -> Any:
     return convert_pt2e(prepared)
 
 
-def with_training(model: nn.Module, x: Tensor, y: Tensor) -> Any:
+def with_training(model: nn.Module, x: Tensor, y: Tensor, epochs: int = QAT_EPOCHS, rate: float = RATE) -> Any:
     """Trained further with every rounding in place."""
     prepared = prepare_qat_pt2e(exported(model.train(), x), QccQuantizer(qat=True))
     allow_exported_model_train_eval(prepared)
-    train(prepared, x, y, QAT_EPOCHS, RATE)
+    train(prepared, x, y, epochs, rate)
     move_exported_model_to_eval(prepared)
     return convert_pt2e(prepared)
 
@@ -126,17 +126,22 @@ def report(title: str, model: Any, program: Program | None, x: Tensor, y: Tensor
     return float(np.mean(chosen == y.numpy()))
 
 
+def data() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Images and labels for training, and for testing."""
+    digits = load_digits()
+    order = np.random.default_rng(0).permutation(len(digits.target))
+    images = torch.tensor(digits.images[order, None] / 16, dtype=torch.float32)
+    labels = torch.tensor(digits.target[order])
+    return images[:-360], labels[:-360], images[-360:], labels[-360:]
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--reference", action="store_true", help="run the integer programs in NumPy")
     reference = options.parse_args().reference
     torch.manual_seed(0)
-    digits = load_digits()
-    order = np.random.default_rng(0).permutation(len(digits.target))
-    images = torch.tensor(digits.images[order, None] / 16, dtype=torch.float32)
-    labels = torch.tensor(digits.target[order])
-    (x, x_test), (y, y_test) = (v.split([len(v) - 360, 360]) for v in (images, labels))
-
+    torch.set_num_threads(1)  # layers this small wait for other threads longer than they compute
+    x, y, x_test, y_test = data()
     model = Digits()
     train(model, x, y, EPOCHS, RATE)
     make_hostile(model)

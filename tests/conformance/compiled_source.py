@@ -19,7 +19,7 @@ class SourceMachine(Machine):
 
     def load(self, objects: Sequence[str]) -> None:
         texts = [Path(o).read_text().replace("static void", "void", 1) for o in objects]
-        source, library = self.folder / "kernels.c", self.folder / f"kernels-{self.name}.so"
+        source, library = self.folder / "kernels.c", self.folder / f"kernels-{self.target.name}.so"
         source.write_text("".join(f'#include "{h}"\n' for h in ("qcc.h", "qcc_dsp.h", "qcc_mve.h")) + "\n".join(texts))
         subprocess.run(["cc", "-std=c99", "-O1", "-ffp-contract=off", "-fPIC", "-shared", "-I",
                         str(data_folder("runtime") / "mcu"), str(source), "-o", str(library)], check=True)  # fmt: skip

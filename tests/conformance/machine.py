@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from permission import ask_for
 from qcc.ir.graph import Graph
 from qcc.ir.verify import verify
 from qcc.lower.build import build_kernels
@@ -70,12 +71,13 @@ class Machine:
         self.layouts = [plan_layout(p, target) for p in programs]
         self.calls = [lower(p, layout) for p, layout in zip(programs, self.layouts, strict=True)]
         self.built = build_kernels([c.kernel for calls in self.calls for c in calls], target, jobs=1)
-        self.folder, self.name = folder, target.name
+        self.folder, self.target = folder, target
         self.load(sorted({str(b.object) for b in self.built.values()}))
 
     def load(self, objects: Sequence[str]) -> None:
-        library = self.folder / f"kernels-{self.name}.so"
+        library = self.folder / f"kernels-{self.target.name}.so"
         subprocess.run(["cc", "-shared", "-o", str(library), *objects], check=True)
+        ask_for(self.target)
         self.library = ctypes.CDLL(str(library))
 
     def run(self, call: Call, memory: Memory) -> None:

@@ -43,6 +43,17 @@ def small(seed: int = 0) -> Graph:
     return b.output(b.dequantize(b.reshape(b.avg_pool(z), 1, 9 * 7 * 24)))
 
 
+def test_a_system_that_refuses_tile_registers(tmp_path: Path) -> None:
+    refusal = tmp_path / "refusal.h"
+    refusal.write_text("static long refused(long number, ...) { return (void)number, -1; }")
+    amx = Target.load("x86-amx")
+    link = amx.link.model_copy(update={"flags": ["-O2", "-Dsyscall=refused", "-include", str(refusal)]})
+    model = compiled(small(), tmp_path, amx.model_copy(update={"requires": [], "link": link}))
+    with pytest.raises(ArtifactError, match=r"out: the system refuses AMX to this process. Hint: it needs Linux 5.16"):
+        model.run(random_inputs(small(), 0))
+    assert "-2 if the system refuses AMX" in (tmp_path / "out" / "net.h").read_text()
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_random_programs_are_byte_identical(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     print(f"seed {seed}")

@@ -1,4 +1,4 @@
-"""What a broken or unsupported TFLite file says, and that no mutation of bytes ends in anything else."""
+"""What a broken or unsupported TFLite file says."""
 
 from __future__ import annotations
 
@@ -11,12 +11,8 @@ import pytest
 
 from qcc.errors import ModelError, QccError, UnsupportedError
 from qcc.frontend.tflite import load
-from qcc.ir.evaluate import run_integer
 from qcc.ir.verify import verify
-from tflite_cases import CASES
 from tflite_writer import Tensor, Writer
-
-MUTATIONS = 400
 
 
 def layer(change: Callable[[Writer], None] = lambda w: None) -> bytes:
@@ -123,24 +119,3 @@ def test_every_truncation_ends_in_an_error_or_a_model() -> None:
     for length in range(0, len(content), 7):
         with suppress(QccError):
             verify(load(content[:length]))
-
-
-@pytest.mark.parametrize("name", ["conv_2d", "add", "softmax", "strided_slice", "resize_bilinear", "prelu"])
-def test_mutated_bytes_end_in_an_error_or_a_model_that_runs(name: str) -> None:
-    content = bytearray(CASES[name](np.random.default_rng(1), "int8"))
-    seed = sum(map(ord, name))
-    rng = np.random.default_rng(seed)
-    for round_ in range(MUTATIONS):
-        mutated = bytearray(content)
-        for position in rng.integers(0, len(content), int(rng.integers(1, 4))):
-            mutated[position] = int(rng.choice([0, 1, 255, 128, 127, int(rng.integers(256))]))
-        try:
-            graph = load(bytes(mutated))
-            verify(graph)
-        except QccError:
-            continue
-        except Exception as error:
-            raise AssertionError(f"seed {seed}, round {round_}") from error
-        if sum(t.size for t in graph.types.values()) < 1 << 20:
-            zeros = {v: np.zeros(graph.types[v].shape, graph.types[v].dtype) for v in graph.inputs}
-            run_integer(graph, zeros)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -146,57 +145,6 @@ def test_a_float_module_is_quantized() -> None:
     same = [int(run_integer(program, {"image": x[None].numpy()})[program.outputs[0]].argmax()
                 == module(x[None]).argmax()) for x in samples]
     assert np.mean(same) > 0.9
-
-
-def test_resnet20_from_its_state(data_dir: Path) -> None:
-    """The weights of the folder, in the network that they are for: as accurate as the ONNX file of it."""
-    state = torch.load(data_dir / "models" / "resnet20_cifar10_state.pt", weights_only=True)
-    network = resnet20()
-    network.load_state_dict(state)
-    images = np.load(data_dir / "cifar10_lossless.npz")
-    mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-    x = ((images["x"] / 255 - mean) / deviation).transpose(0, 3, 1, 2).astype(np.float32)
-    program = pipeline.quantize(network, example_inputs=(torch.tensor(x[:1]),), calib=x[100:164])
-    found = np.array([run_integer(program, {program.inputs[0]: i[None]})[program.outputs[0]].argmax() for i in x[:60]])
-    with torch.no_grad():
-        want = network.eval()(torch.tensor(x[:60])).argmax(1).numpy()
-    assert (want == images["y"][:60]).mean() > 0.88
-    assert (found == want).mean() >= 0.95
-
-
-class Block(nn.Module):
-    """Two convolutions beside a shortcut that drops rows and pads channels."""
-
-    def __init__(self, inner: int, outer: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inner, outer, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outer)
-        self.conv2 = nn.Conv2d(outer, outer, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outer)
-        self.extra = (outer - inner) // 2
-
-    def forward(self, x: Any) -> Any:
-        y = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
-        if self.extra:
-            x = f.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.extra, self.extra))
-        return torch.relu(y + x)
-
-
-def resnet20() -> nn.Module:
-    class Network(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
-            self.layer1 = nn.Sequential(*(Block(16, 16, 1) for _ in range(3)))
-            self.layer2 = nn.Sequential(Block(16, 32, 2), Block(32, 32, 1), Block(32, 32, 1))
-            self.layer3 = nn.Sequential(Block(32, 64, 2), Block(64, 64, 1), Block(64, 64, 1))
-            self.linear = nn.Linear(64, 10)
-
-        def forward(self, x: Any) -> Any:
-            x = torch.relu(self.bn1(self.conv1(x)))
-            return self.linear(self.layer3(self.layer2(self.layer1(x))).mean((2, 3)))
-
-    return Network()
 
 
 def test_what_cannot_be_imported_is_listed() -> None:

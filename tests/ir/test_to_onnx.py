@@ -117,7 +117,7 @@ def test_every_op(first: bool) -> None:
     check(graph)
 
 
-CONSTANTS = {"clip": (-0.5, 0.75), "pow": (2.0,), "elu": (0.7,), "leaky": (0.1,)}
+CONSTANTS = {"clip": (-0.5, 0.75), "pow": (2.0,), "elu": (0.7,), "leaky": (0.1,), "grid": (0.0625, 3.0)}
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -38,6 +38,7 @@ BY_FORMULA: list[tuple[Any, Any]] = [
     (("min", ("neg", "x"), 0.5), np.minimum(-X, 0.5)),
     (("clip", "x", -1.0, math.inf), np.maximum(X, -1)),
     (("pow", "x", 3.0), X**3),
+    (("grid", "x", 0.03, -7.0), (np.clip(np.rint(X / 0.03) - 7, -128, 127) + 7) * 0.03),
     (("where_ge0", ("sub", "x", 1.0), "x", 7.0), np.where(X >= 1, X, 7)),
     (3.0, np.full(81, 3.0)),
     ("x", X),

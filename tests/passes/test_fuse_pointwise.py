@@ -113,3 +113,33 @@ def test_expressions_stay_small() -> None:
 ])  # fmt: skip
 def test_tidy(expr: object, expected: object) -> None:
     assert tidy(expr) == expected
+
+
+def quantized_silu(b: Builder, x: str, *, shared: bool = False) -> str:
+    """As ONNX Runtime quantizes it: the gate has a grid of its own."""
+    x = b("fake_quant", x=x, scale=0.04, zero_point=-3)
+    gate = b("fake_quant", x=apply_function(b, "sigmoid", x), scale=1 / 256, zero_point=-128)
+    y = b("fake_quant", x=b("mul", a=x, b=gate, clamp=None), scale=0.02, zero_point=-100)
+    return b("add", a=y, b=b.conv(gate, 4), clamp=None) if shared else y
+
+
+def test_quantization_between_functions_becomes_part_of_them() -> None:
+    b = Builder(x=(1, 4, 4, 3))
+    graph = apply(fuse_pointwise, b.done(quantized_silu(b, b.conv("x", 4))))
+    assert ops(graph) == ["conv2d", "fake_quant", "pointwise", "fake_quant"]
+    assert graph.nodes[2].attrs["expr"] == ("mul", "x", ("grid", ("sigmoid", "x"), 1 / 256, -128.0))
+
+
+def test_a_quantized_value_that_others_read_stays() -> None:
+    b = Builder(x=(1, 4, 4, 3))
+    graph = apply(fuse_pointwise, b.done(quantized_silu(b, b.conv("x", 4), shared=True)))
+    assert ops(graph).count("pointwise") == 2
+    assert "mul" not in ops(graph)
+
+
+def test_functions_in_a_row_are_one_whatever_is_quantized_between() -> None:
+    b = Builder(x=(1, 4, 4, 3))
+    y = b.conv("x", 4)
+    for function in ("tanh", "sigmoid"):
+        y = apply_function(b, function, b("fake_quant", x=y, scale=0.01, zero_point=5))
+    assert ops(apply(fuse_pointwise, b.done(y))) == ["conv2d", "fake_quant", "pointwise"]

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from permission import ask_for
 from qcc.ir.graph import Node, TensorType
 from qcc.lower.build import Built, build_kernels
 from qcc.lower.kernel import BufferArg, Call, View
@@ -21,7 +22,7 @@ from qcc.numerics import QParams
 from qcc.ops import OPS
 from qcc.target import Target
 
-TARGETS = ("x86-vnni", "x86-avx2")
+TARGETS = ("x86-amx", "x86-vnni", "x86-avx2")
 READABLE = 4096
 """Bytes behind a buffer that a kernel may read."""
 
@@ -52,6 +53,8 @@ class Case:
     gap: int = 0
     extreme: bool = False
     """Bytes and weights of the largest magnitude only, all products of one sign."""
+    in_place: bool = False
+    """The output lies where the residual was."""
 
 
 @dataclass
@@ -102,6 +105,8 @@ class Prepared:
             self._store("r", arrays["residual"], rng)
         self._store("x", x, rng)
         self._store("y", np.zeros(shape, np.int8), rng)
+        if case.in_place:
+            self.buffers["y"], self.places["y"] = self.buffers["r"], self.places["r"]
         node = Node("y", "conv2d", inputs, attrs, "test")
         self.calls = convolution_calls(node, self)
         self.expected = self.buffers["y"].copy()
@@ -162,6 +167,7 @@ def check(cases: Sequence[Case], target: Target, folder: Path) -> None:
     built = compiled(prepared, target)
     library = folder / "kernels.so"
     subprocess.run(["cc", "-shared", "-o", str(library), *sorted({str(b.object) for b in built.values()})], check=True)
+    ask_for(target)
     loaded = ctypes.CDLL(str(library))
     for p in prepared:
         p.run(loaded, built)

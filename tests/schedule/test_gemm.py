@@ -28,7 +28,7 @@ def random_case(seed: int) -> Case:
         seed, (pick(1, 1, 2), height, width, groups * pick(1, 3, 4, 7, 16, 33)),
         groups * pick(1, 2, 5, 8, 11, 16, 17, 24, 33), kernel, stride, dilation, groups, residual,
         (-128, 127) if rng.random() < 0.5 else (pick(-128, -90, 0), pick(1, 60, 127)),
-        pick(20, 31, 32, 33, 37, 40), pick(0, 3, 8) if residual else 0, pick(0, 0, 3, 8),
+        pick(20, 31, 32, 33, 37, 40), pick(0, 3, 8) if residual else 0, pick(0, 0, 3, 8), in_place=residual,
     )  # fmt: skip
 
 
@@ -52,6 +52,20 @@ def test_every_epilogue(residual: bool, name: str, tmp_path: Path) -> None:
 def test_every_number_of_channels(name: str, tmp_path: Path) -> None:
     """Nothing is stored behind a last, partial vector."""
     check([Case(n, (1, 3, 5, 8), n, gap=n % 2) for n in range(1, 34)], runnable(name), tmp_path)
+
+
+@pytest.mark.parametrize("case", [
+    Case(1, (1, 34, 34, 16), 16, (3, 3), residual=True, fraction=6, in_place=True),
+    Case(2, (1, 9, 9, 64), 96, (3, 3), residual=True, fraction=6, in_place=True),
+    Case(3, (2, 9, 9, 64), 48, (3, 3)),
+    Case(4, (1, 1, 49, 200), 33, residual=True, in_place=True),
+    Case(5, (1, 15, 30, 24), 64, (2, 2), (2, 2)),
+    Case(6, (1, 40, 19, 8), 32, gap=8),
+], ids=["few steps", "lines joined", "joined, batch", "overlap", "strides", "many groups"])  # fmt: skip
+@pytest.mark.parametrize("name", TARGETS)
+def test_groups_of_tiles(name: str, case: Case, tmp_path: Path) -> None:
+    """Ways in which AMX cuts an image into tiles, and finishes one group while it multiplies the next."""
+    check([case], runnable(name), tmp_path)
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -15,9 +15,9 @@ from qcc.ir.graph import Node
 from qcc.lower.kernel import BufferArg, Call, Kernel
 from qcc.plan.layout import Place
 
-PARALLEL_MACS = 200_000
+PARALLEL_CYCLES = 16_000
 PARALLEL_BYTES = 1 << 15
-"""Work from which a call is worth waking threads for (a few microseconds)."""
+"""Work from which a call is worth sharing (a few microseconds): multiplications, or bytes written."""
 
 
 def entry_source(package: Package) -> str:
@@ -32,6 +32,7 @@ def entry_source(package: Package) -> str:
         "",
         "#include <string.h>",
         "",
+        *(['#include "qcc/amx.h"'] if p.target.permission else []),
         '#include "qcc/halo.h"',
         *(['#include "qcc/threads.h"'] if threads else []),
         "",
@@ -95,6 +96,10 @@ def _functions(p: Package, body: Sequence[str]) -> Iterator[str]:
         yield "            return -1;"
         yield "        }"
         yield "    }"
+    if p.target.permission:
+        yield "    if (!qcc_amx_allowed()) {"
+        yield "        return -2;"
+        yield "    }"
     yield from body
     yield "    return 0;"
     yield "}"
@@ -123,7 +128,7 @@ def prototype(kernel: Kernel, symbol: str) -> str:
 
 
 def _is_large(p: Package, node: Node, call: Call) -> bool:
-    return call.macs >= PARALLEL_MACS or p.graph.types[node.output].nbytes >= PARALLEL_BYTES
+    return call.macs >= PARALLEL_CYCLES * p.target.products or p.graph.types[node.output].nbytes >= PARALLEL_BYTES
 
 
 def _caller(arguments: str, used: str, unused: str) -> list[str]:

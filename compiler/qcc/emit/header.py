@@ -22,7 +22,7 @@ def header_source(package: Package) -> str:
         f"#define {upper}_WEIGHT_BYTES {p.weights.nbytes}",
         *edge_constants(p, lambda kind: True),
         "",
-        "/* Runs the model; `inputs` and `outputs` are the arrays in order. Returns 0, or -1 if a pointer is null. */",
+        *_run_comment(p),
         f"int {p.prefix}_run(const void *const *inputs, void *const *outputs);",
         "",
         "/* The same with one parameter for each array. */",
@@ -45,6 +45,17 @@ def header_source(package: Package) -> str:
     ]
     return header(p, ["Arrays are dense, in row-major order. One inference at a time: the functions share one static "
                       "arena."], body)  # fmt: skip
+
+
+def _run_comment(p: Package) -> list[str]:
+    arrays = "/* Runs the model; `inputs` and `outputs` are the arrays in order. Returns 0, or -1 if a pointer is null"
+    if not p.target.permission:
+        return [f"{arrays}. */"]
+    return [
+        f"{arrays},",
+        " * -2 if the system refuses AMX. The first run asks Linux for the permission to use tile registers, for the",
+        " * process and all its threads: arch_prctl(ARCH_REQ_XCOMP_PERM), which Linux has from 5.16 on. */",
+    ]
 
 
 def _parameters(p: Package) -> Iterator[tuple[str, str, str]]:

@@ -94,15 +94,15 @@ def replacing(folder: Path) -> Iterator[Path]:
 
 def _link(target: Target, sources: list[str], work: Path, library: Path) -> None:
     """Compile the entry and link it with the kernels; the working folder holds the weights."""
-    options = ["-Wl,--as-needed", "-Wl,--version-script=exports.map", "-Wl,-z,noexecstack"]
-    call_tool([*_compile(target), "-shared", "-fPIC", *sources, *_threads(target), "-o", str(library), *options], work)
+    options = ["-Wl,--as-needed", "-Wl,--version-script=exports.map", "-Wl,-z,noexecstack", "-o", str(library)]
+    call_tool([*compiler_command(target), "-shared", "-fPIC", *sources, *_threads(target), *options], work)
 
 
 def _archive(package: Package, sources: list[str], work: Path, library: Path) -> None:
     """A static library of one object, whose only global symbols are the functions of the header."""
     target, prefix = package.target, package.prefix
     single, names = f"{prefix}.o", ("run", "set_threads", "set_hook", "arena")
-    call_tool([*_compile(target), "-fPIC", "-r", "-nostdlib", *sources, *_threads(target), "-o", single], work)
+    call_tool([*compiler_command(target), "-fPIC", "-r", "-nostdlib", *sources, *_threads(target), "-o", single], work)
     tool = target.link.binutils or ""
     call_tool([f"{tool}objcopy", *(f"--keep-global-symbol={prefix}_{name}" for name in names), single], work)
     call_tool([f"{tool}ar", "rcs", str(library), single], work)
@@ -112,22 +112,17 @@ def _link_runner(package: Package, static: Path, work: Path, program: Path) -> N
     """The program around the static library that ``qcc.remote`` talks to; it needs no shared library of its machine."""
     names = [f"-Dmodel_{name}={package.prefix}_{name}" for name in ("run", "set_threads", "set_hook", "arena")]
     source = str(data_folder("runtime") / "runner.c")
-    call_tool([*_compile(package.target), *names, "-static", source, str(static), "-pthread", "-o", str(program)], work)
+    call_tool([*compiler_command(package.target), *names, "-static", source, str(static), "-pthread", "-o",
+               str(program)], work)  # fmt: skip
 
 
-def compiler_of(target: Target) -> list[str]:
-    """The target's C compiler; raises ToolError if it is not here."""
+def compiler_command(target: Target) -> list[str]:
+    """The C compiler and the flags of every call."""
     compiler = next((found for cc in target.link.cc if (found := shutil.which(cc))), None)
     if compiler is None:
         raise ToolError(f"no C compiler was found (tried {', '.join(target.link.cc)})",
                         hint="install gcc or clang, or name yours under [link] cc in a target file")
-    return [compiler]
-
-
-def _compile(target: Target) -> list[str]:
-    """The C compiler and the flags of every call."""
-    include = str(data_folder("runtime") / "include")
-    return [*compiler_of(target), "-std=c99", "-Wall", "-Wextra", *target.link.flags, "-I", include]
+    return [compiler, "-std=c99", "-Wall", "-Wextra", *target.link.flags, "-I", str(data_folder("runtime") / "include")]
 
 
 def _threads(target: Target) -> list[str]:

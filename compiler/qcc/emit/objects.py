@@ -11,7 +11,7 @@ from pathlib import Path
 from qcc.data import data_folder
 from qcc.emit.cheader import model_header, region_bytes
 from qcc.emit.csource import SUPPORT, Constants, ModelSource, offset_in_arena, weights_header, weights_source
-from qcc.emit.library import MANIFEST, call_tool, check_output, compiler_of, replacing
+from qcc.emit.library import MANIFEST, call_tool, check_output, compiler_command, replacing
 from qcc.emit.manifest import manifest
 from qcc.emit.package import Package
 from qcc.emit.readme import flash_of, object_readme
@@ -81,8 +81,8 @@ def support_source(runtime: Path, headers: tuple[str, ...]) -> str:
 
 def _archive(p: Package, functions: Mapping[str, str], work: Path, library: Path) -> int:
     """The library; bytes of its code and constants. ``functions``: names of kernels in the C file, by symbol."""
-    compiler, tools = compiler_of(p.target), p.target.link.binutils or ""
-    flags = [*compiler, "-std=c99", *p.target.link.flags, "-ffunction-sections", "-fdata-sections"]
+    tools = p.target.link.binutils or ""
+    flags = [*compiler_command(p.target), "-ffunction-sections", "-fdata-sections"]
     objects = {b.symbol: str(b.object.with_suffix(".o")) for b in p.built.values()}
     # Kernels keep the symbols that LLVM gave them: the C file calls them by the names of its own.
     renamed = [f"-D{name}={symbol}" for symbol, name in functions.items()]

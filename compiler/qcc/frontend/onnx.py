@@ -100,7 +100,7 @@ def _read(model: str | PathLike[str] | bytes | onnx.ModelProto) -> tuple[onnx.Mo
     if not isinstance(proto, onnx.ModelProto):
         raise TypeError(f"expected a path, bytes or an onnx.ModelProto, got {type(model).__name__}")
     names = [n for node in proto.graph.node for n in (node.op_type, node.domain, node.name, *node.input, *node.output)]
-    names += [v.name for v in (*proto.graph.initializer, *proto.graph.input, *proto.graph.output)]
+    names += [v.name for v in (proto.graph, *proto.graph.initializer, *proto.graph.input, *proto.graph.output)]
     if not all(isinstance(n, str) for n in names):
         raise ModelError("is corrupt: it holds names that are not text", where=where, hint=EXPORT_AGAIN)
     if not proto.graph.node and not proto.graph.output:

@@ -15,6 +15,8 @@ from qcc.frontend.refused import MAX_ELEMENTS as MAX_ELEMENTS
 from qcc.frontend.refused import MAX_TAKEN as MAX_TAKEN
 from qcc.frontend.refused import REWRITE as REWRITE
 from qcc.frontend.refused import Refused as Refused
+from qcc.frontend.refused import normal_axis as normal_axis
+from qcc.frontend.refused import registry
 from qcc.ir.graph import Attr, Graph, Node
 from qcc.numerics import QParams
 from qcc.ops import OPS
@@ -232,27 +234,13 @@ Importer = Callable[[OnnxNode], "str | list[str]"]
 IMPORTERS: dict[str, Importer] = {}
 """By ONNX op type: emits the nodes that replace a node and returns the value (or values) of its outputs."""
 
-
-def importer(*ops: str) -> Callable[[Importer], Importer]:
-    """Register the decorated function for these ONNX operators."""
-
-    def register(function: Importer) -> Importer:
-        IMPORTERS.update(dict.fromkeys(ops, function))
-        return function
-
-    return register
+importer = registry(IMPORTERS)
+"""Register the decorated function for these ONNX operators."""
 
 
 def label(proto: onnx.NodeProto) -> str:
     """The node's name, or that of its first output."""
     return proto.name or next(iter(proto.output), "")
-
-
-def normal_axis(axis: int, rank: int) -> int:
-    """A non-negative axis; refuses one out of range."""
-    if not -rank <= axis < rank:
-        raise Refused(f"axis {axis} is out of range for rank {rank}", "check this node's axis")
-    return axis % rank
 
 
 def normal_axes(axes: Sequence[int], rank: int) -> tuple[int, ...]:

@@ -1,6 +1,9 @@
-"""What the importers of all formats share: refusing a node, and the limits beyond which a file is broken."""
+"""What the importers of all formats share: registry, refusing a node, and limits beyond which a file is broken."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
 
 from qcc.errors import QccError
 
@@ -17,3 +20,26 @@ class Refused(QccError):  # noqa: N818
     def __init__(self, what: str, hint: str = REWRITE) -> None:
         """See ``QccError``."""
         super().__init__(what, hint=hint)
+
+
+Importer = TypeVar("Importer", bound=Callable[..., object])
+
+
+def registry(importers: dict[str, Importer]) -> Callable[..., Callable[[Importer], Importer]]:
+    """A decorator that enters a function in ``importers`` under the names of operators that it is given."""
+
+    def importer(*operators: str) -> Callable[[Importer], Importer]:
+        def register(function: Importer) -> Importer:
+            importers.update(dict.fromkeys(operators, function))
+            return function
+
+        return register
+
+    return importer
+
+
+def normal_axis(axis: int, rank: int) -> int:
+    """A non-negative axis; refuses one out of range."""
+    if not -rank <= axis < rank:
+        raise Refused(f"axis {axis} is out of range for rank {rank}", "check this node's axis")
+    return axis % rank

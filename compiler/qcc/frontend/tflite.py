@@ -67,8 +67,8 @@ def _graph(file: File, name: str, where: str) -> Graph:
     operators = _live(file)
     for index in file.inputs:
         _add_input(scope, file.tensors[index])
-    if not scope.graph.inputs:
-        raise ModelError("it has no input", hint=EXPORT_AGAIN)
+    if not scope.graph.inputs or not file.outputs:
+        raise ModelError(f"it has no {'output' if scope.graph.inputs else 'input'}", hint=EXPORT_AGAIN)
     refused = _import(scope, operators)
     if not refused:
         refused = _mixed(scope.graph)
@@ -81,11 +81,12 @@ def _graph(file: File, name: str, where: str) -> Graph:
 
 def _data_inputs(operator: Operator) -> tuple[int, ...]:
     """Operands whose values matter."""
+    operands = operator.inputs
     if operator.name in _SHAPE_FROM_RESULT:
-        return operator.inputs[:1]
+        operands = operands[:1]
     if operator.name == "TRANSPOSE_CONV":
-        return operator.inputs[1:]
-    return tuple(i for i in operator.inputs if i >= 0)
+        operands = operands[1:]
+    return tuple(i for i in operands if i >= 0)
 
 
 def _live(file: File) -> list[Operator]:

@@ -7,8 +7,8 @@ from itertools import pairwise
 import numpy as np
 
 from qcc import numerics_tflite
-from qcc.frontend.refused import MAX_TAKEN, Refused
-from qcc.frontend.tflite_node import TfliteNode, importer, normal_axis
+from qcc.frontend.refused import MAX_TAKEN, Refused, normal_axis
+from qcc.frontend.tflite_node import TfliteNode, importer
 
 MAX_PAD = 2**16
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from qcc import numerics_tflite
 from qcc.errors import ModelError
-from qcc.frontend.refused import MAX_ELEMENTS, MAX_TAKEN, Refused
+from qcc.frontend.refused import MAX_ELEMENTS, MAX_TAKEN, Refused, registry
 from qcc.frontend.tflite_file import File, Operator, Tensor, reading
 from qcc.ir.graph import Attr, Graph, Node, TensorType
 from qcc.numerics import INT8_MAX, INT8_MIN, QParams
@@ -280,19 +280,5 @@ Importer = Callable[[TfliteNode], "str | list[str] | None"]
 IMPORTERS: dict[str, Importer] = {}
 """By operator: emits the nodes that replace it and returns the values of its results (None: it became a constant)."""
 
-
-def importer(*ops: str) -> Callable[[Importer], Importer]:
-    """Register the decorated function for these operators."""
-
-    def register(function: Importer) -> Importer:
-        IMPORTERS.update(dict.fromkeys(ops, function))
-        return function
-
-    return register
-
-
-def normal_axis(axis: int, rank: int) -> int:
-    """A non-negative axis; refuses one out of range."""
-    if not -rank <= axis < rank:
-        raise Refused(f"axis {axis} is out of range for rank {rank}", "check this operator's axis")
-    return axis % rank
+importer = registry(IMPORTERS)
+"""Register the decorated function for these operators."""

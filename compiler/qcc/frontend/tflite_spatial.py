@@ -7,9 +7,9 @@ import math
 import numpy as np
 
 from qcc import numerics, numerics_tflite
-from qcc.frontend.refused import Refused
+from qcc.frontend.refused import Refused, normal_axis
 from qcc.frontend.tflite_layers import padding, requantization
-from qcc.frontend.tflite_node import TfliteNode, importer, normal_axis
+from qcc.frontend.tflite_node import TfliteNode, importer
 
 Positions = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 FRACTION_BITS = 10

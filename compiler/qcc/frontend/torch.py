@@ -1,8 +1,9 @@
 """Read a PyTorch model, float or quantized by PT2E: the graph of ``torch.export``, operator by operator.
 
-Every ATen operator is written as the ONNX operators of the same meaning (``torch_ops``), in memory, and imported by
-``frontend.onnx``. Nothing is lost on the way: scales, zero points and limits of quantized programs are literal
-arguments there, weights are their integers. Values keep the names of the exported graph, layers those of the module.
+Every ATen operator is written as the ONNX operators of the same meaning (``torch_elementwise``, ``torch_layers``,
+``torch_layout``, ``torch_quant``), in memory, and imported by ``frontend.onnx``. Nothing is lost on the way: scales,
+zero points and limits of quantized programs are literal arguments there, weights are their integers. Values keep the
+names of the exported graph, layers those of the module.
 """
 
 from __future__ import annotations
@@ -14,9 +15,15 @@ from onnx import TensorProto, helper
 from torch.export import ExportedProgram
 
 from qcc.errors import ModelError, Unsupported, UnsupportedError
-from qcc.frontend import onnx
-from qcc.frontend.onnx_node import REWRITE, Refused
-from qcc.frontend.torch_ops import OPERATORS, Writer
+from qcc.frontend import (  # noqa: F401 (registry)
+    onnx,
+    torch_elementwise,
+    torch_layers,
+    torch_layout,
+    torch_quant,
+)
+from qcc.frontend.refused import REWRITE, Refused
+from qcc.frontend.torch_node import OPERATORS, Writer
 from qcc.ir.graph import Graph
 from qcc.passes.rewrite import rename
 

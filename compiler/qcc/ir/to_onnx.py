@@ -20,6 +20,7 @@ from qcc import numerics
 from qcc.errors import QccError
 from qcc.ir.graph import Graph, Node
 from qcc.numerics import QParams
+from qcc.ops.fake_quant import mark
 from qcc.ops.pointwise import FUNCTIONS, Expr, evaluate
 from qcc.ops.pool import taps_inside
 
@@ -154,6 +155,11 @@ class _Export:
         bounds = ["" if math.isinf(v) else self.constant(np.float32(v)) for v in (low, high)]
         return self.emit("Clip", [x, *bounds], output)
 
+    def fake_quant(self, x: str, scale: float, zero_point: int, output: str | None = None) -> str:
+        """Quantized to int8 and back."""
+        parameters = [self.constant(np.float32(scale)), self.constant(np.asarray(zero_point, np.int8))]
+        return self.emit("DequantizeLinear", [self.emit("QuantizeLinear", [x, *parameters]), *parameters], output)
+
     def expression(self, expr: Expr, x: str, output: str | None = None) -> str:
         """Nodes that compute an expression of the tensor ``x``."""
         if not isinstance(expr, tuple):
@@ -167,6 +173,8 @@ class _Export:
                 return self.emit("Pow", [operands[0], self.constant(np.float32(expr[2]))], output)
             case "elu" | "leaky":
                 return self.emit({"elu": "Elu", "leaky": "LeakyRelu"}[name], operands, output, alpha=float(expr[2]))
+            case "grid":
+                return self.fake_quant(operands[0], expr[2], int(expr[3]), output)
             case "where_ge0":
                 positive = self.emit("GreaterOrEqual", [operands[0], self.constant(np.float32(0))])
                 return self.emit("Where", [positive, *operands[1:]], output)
@@ -260,13 +268,8 @@ def _pointwise(e: _Export, node: Node) -> None:
 
 
 def _fake_quant(e: _Export, node: Node) -> None:
-    nchw, parameters = e.order(node), [e.constant(np.float32(node.attrs["scale"])), e.constant(_zero(node))]
-    q = e.emit("QuantizeLinear", [e.get(node.inputs["x"], nchw), *parameters])
-    e.write(node, nchw, "DequantizeLinear", [q, *parameters])
-
-
-def _zero(node: Node) -> NDArray[np.int8]:
-    return np.asarray(node.attrs["zero_point"], np.int8)
+    nchw, q = e.order(node), mark(node)
+    e.fake_quant(e.get(node.inputs["x"], nchw), q.step, q.zero_point, e.define(node.output, nchw))
 
 
 def _depends(expr: Expr) -> bool:

@@ -14,8 +14,8 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -26,6 +26,7 @@ import platformdirs
 from qcc.lower.columns import NUMBERS
 from qcc.lower.kernel import Kernel
 from qcc.lower.share import share
+from qcc.schedule.decide import Decide
 
 if TYPE_CHECKING:
     from qcc.target import Target
@@ -64,86 +65,141 @@ def _compiler_digest() -> str:
     return state.hexdigest()
 
 
-def _key(kernel: Kernel, target: Target) -> str:
-    text = json.dumps([kernel.digest, target.codegen_key(), _compiler_digest()])
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+@dataclass(frozen=True)
+class Variant:
+    """A kernel with the decisions that were chosen for it; every other decision takes its default."""
+
+    kernel: Kernel
+    chosen: tuple[tuple[str, int], ...] = ()
+
+    @staticmethod
+    def of(kernel: Kernel, chosen: Mapping[str, int] | None = None) -> Variant:
+        """The variant of a mapping."""
+        return Variant(kernel, tuple(sorted((chosen or {}).items())))
+
+    @property
+    def digest(self) -> str:
+        """Stable name: the kernel's where nothing was chosen."""
+        if not self.chosen:
+            return self.kernel.digest
+        return hashlib.sha256(json.dumps([self.kernel.digest, self.chosen]).encode()).hexdigest()[:16]
+
+    def path(self, target: Target) -> Path:
+        """Where the cache keeps it: the files' common path without suffix."""
+        text = json.dumps([self.digest, target.codegen_key(), _compiler_digest()])
+        return cache_folder() / "objects" / hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def build_kernels(
     kernels: Iterable[Kernel], target: Target, jobs: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None, chosen: Mapping[str, Mapping[str, int]] | None = None,
 ) -> dict[str, Built]:
     """Objects of the distinct kernels by ``Kernel.digest``; ``jobs`` processes compile what the cache does not hold.
 
-    ``progress(done, total)`` counts the kernels to be compiled.
+    ``progress(done, total)`` counts the kernels to be compiled. ``chosen`` are decisions by ``Kernel.digest``.
     """
-    folder = cache_folder() / "objects"
-    folder.mkdir(parents=True, exist_ok=True)
     distinct = {k.digest: k for k in kernels}
-    shared = share(distinct.values(), NUMBERS if target.firmware else {})
-    paths = {k.digest: folder / _key(k, target) for k, _ in shared.values()}
-    missing = {k.digest: (k, paths[k.digest]) for k, _ in shared.values()
-               if not paths[k.digest].with_suffix(".json").exists()}  # fmt: skip
+    planned = plan_variants(distinct.values(), target, chosen)
+    missing = {v.digest: v for v, _ in planned.values() if not v.path(target).with_suffix(".json").exists()}
     if missing:
         ignored: Callable[[int, int], None] = lambda done, total: None  # noqa: E731
         _compile_all(list(missing.values()), target, jobs or os.cpu_count() or 1, progress or ignored)
     built = {}
-    for digest, (kernel, numbers) in shared.items():
-        path = paths[kernel.digest]
+    for digest, kernel in distinct.items():
+        variant, numbers = planned[digest]
+        path = variant.path(target)
         facts = json.loads(path.with_suffix(".json").read_text())
-        own = dict(distinct[digest].params).get("work")
+        own = dict(kernel.params).get("work")
         work = tuple((str(n), str(t), int(b)) for n, t, b in (facts["work"] if own is None else own))
         built[digest] = Built(facts["symbol"], path.with_suffix(_suffix(target)), facts["extent"], work, numbers)
     return built
 
 
+def plan_variants(
+    kernels: Iterable[Kernel], target: Target, chosen: Mapping[str, Mapping[str, int]] | None = None
+) -> dict[str, tuple[Variant, tuple[int, ...]]]:
+    """What is compiled for each kernel, and the numbers that it is called with: kernels that nothing was chosen for
+    may share a function.
+    """
+    distinct, chosen = {k.digest: k for k in kernels}, chosen or {}
+    free = NUMBERS if target.firmware else {}
+    shared = share([k for digest, k in distinct.items() if digest not in chosen], free)
+    for digest in distinct.keys() & chosen.keys():
+        shared |= share([distinct[digest]], free)
+    return {digest: (Variant.of(kernel, chosen.get(digest)), numbers) for digest, (kernel, numbers) in shared.items()}
+
+
 def _compile_all(
-    missing: Sequence[tuple[Kernel, Path]], target: Target, jobs: int, progress: Callable[[int, int], None]
+    missing: Sequence[Variant], target: Target, jobs: int, progress: Callable[[int, int], None]
 ) -> None:
     if jobs == 1 or len(missing) < 3:
-        for done, (kernel, path) in enumerate(missing):
-            _compile_one(kernel, target, path)
+        for done, variant in enumerate(missing):
+            _compile_one(variant, target)
             progress(done + 1, len(missing))
         return
-    with ThreadPoolExecutor(min(jobs, len(missing))) as pool:
-        workers = threading.local()
-        started: list[subprocess.Popen[bytes]] = []
-        try:
-            futures = [pool.submit(_in_worker, workers, started, kernel, target, path) for kernel, path in missing]
-            for done, future in enumerate(as_completed(futures)):
-                future.result()
-                progress(done + 1, len(missing))
-        finally:
-            for worker in started:
-                worker.kill()
-                worker.wait()
+    with Workers(min(jobs, len(missing))) as workers:
+        futures = {workers.submit(variant, target): variant for variant in missing}
+        for done, future in enumerate(as_completed(futures)):
+            failure, kernel = future.result(), futures[future].kernel
+            if failure is not None:
+                raise RuntimeError(f"kernel {kernel.compute} {kernel.digest} could not be compiled: {failure}")
+            progress(done + 1, len(missing))
 
 
-def _in_worker(
-    mine: threading.local, started: list[subprocess.Popen[bytes]], kernel: Kernel, target: Target, path: Path
-) -> None:
-    """Have this thread's worker process compile a kernel.
+class Workers:
+    """Processes that compile into the cache, each started with its first kernel.
 
     A worker is a fresh interpreter and knows nothing of the caller's ``__main__``: a copy made by fork may hang where
     threads run, and multiprocessing's spawn runs unguarded scripts again.
     """
-    if not hasattr(mine, "worker"):
-        path_here = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
-        mine.worker = subprocess.Popen([sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                       env={**os.environ, "PYTHONPATH": path_here})
-        started.append(mine.worker)
-    pickle.dump((kernel, target, path), mine.worker.stdin)
-    mine.worker.stdin.flush()
-    try:
-        failure = pickle.load(mine.worker.stdout)
-    except EOFError:
-        failure = f"the process ended with {mine.worker.wait()}"
-    if failure is not None:
-        raise RuntimeError(f"kernel {kernel.compute} {kernel.digest} could not be compiled: {failure}")
+
+    def __init__(self, count: int, seconds: float | None = None) -> None:
+        """``seconds``: time that a kernel may take; its worker is ended then, and another started."""
+        self._pool = ThreadPoolExecutor(count)
+        self._mine, self._seconds = threading.local(), seconds
+        self._started: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> Workers:
+        """As it is."""
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        """End the workers, busy or not."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for worker in self._started:
+            worker.kill()
+            worker.wait()
+        self._pool.shutdown()
+
+    def submit(self, variant: Variant, target: Target) -> Future[str | None]:
+        """A future of None, or of the text that says why the variant could not be compiled."""
+        return self._pool.submit(self._compile, variant, target)
+
+    def _compile(self, variant: Variant, target: Target) -> str | None:
+        if getattr(self._mine, "worker", None) is None:
+            path_here = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+            self._mine.worker = subprocess.Popen([sys.executable, "-m", __name__], stdin=subprocess.PIPE,
+                                                 stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path_here})
+            self._started.append(self._mine.worker)
+        worker = self._mine.worker
+        timer = None if self._seconds is None else threading.Timer(self._seconds, worker.kill)
+        try:
+            if timer is not None:
+                timer.start()
+            pickle.dump((variant, target), worker.stdin)
+            worker.stdin.flush()
+            failure: str | None = pickle.load(worker.stdout)
+            return failure
+        except (EOFError, OSError, pickle.UnpicklingError):
+            self._mine.worker = None
+            return f"the process ended with {worker.wait()}"
+        finally:
+            if timer is not None:
+                timer.cancel()
 
 
 def _work() -> None:
-    """The worker: (kernel, target, path) after another on stdin, None or a failure's text for each on stdout.
+    """The worker: (variant, target) after another on stdin, None or a failure's text for each on stdout.
 
     Nothing else may write there, so what libraries print goes to stderr.
     """
@@ -151,33 +207,36 @@ def _work() -> None:
     os.dup2(2, 1)
     while True:
         try:
-            kernel, target, path = pickle.load(sys.stdin.buffer)
+            variant, target = pickle.load(sys.stdin.buffer)
         except EOFError:
             return
         failure = None
         try:
-            _compile_one(kernel, target, path)
+            _compile_one(variant, target)
         except Exception:
             failure = traceback.format_exc()
         pickle.dump(failure, replies)
         replies.flush()
 
 
-def _compile_one(kernel: Kernel, target: Target, path: Path) -> None:
-    """Write ``path``.o or ``path``.c, then ``path``.json, whose presence says that the first file is whole."""
+def _compile_one(variant: Variant, target: Target) -> None:
+    """Write the variant's .o or .c, then its .json, whose presence says that the first file is whole."""
+    path = variant.path(target)
+    path.parent.mkdir(parents=True, exist_ok=True)
     suffix, work = _suffix(target), tuple[Any, ...]()
     temporary = path.with_suffix(f".{os.getpid()}.tmp{suffix}")
     if target.firmware:
         from qcc.lower.source import kernel_object, kernel_source
 
-        source = kernel_source(kernel, target)
+        decide = Decide(dict(variant.chosen))
+        source = kernel_source(variant.kernel, target, decide)
         symbol, extent, work = source.symbol, 1, source.work
         temporary.write_text(source.text)
         if target.emit == "object":
             temporary.replace(path.with_suffix(".c"))
-            kernel_object(kernel, target).write_to_file(str(temporary), "o")
+            kernel_object(variant.kernel, target, decide).write_to_file(str(temporary), "o")
     else:
-        module, symbol, extent = compile_kernel(kernel, target)
+        module, symbol, extent = compile_kernel(variant, target)
         module.write_to_file(str(temporary), "o")
     temporary.replace(path.with_suffix(suffix))
     facts = path.with_suffix(f".{os.getpid()}.tmp.json")
@@ -205,17 +264,18 @@ def lower(kernel: Kernel) -> Any:
     return restride(func, views)
 
 
-def compile_kernel(kernel: Kernel, target: Target) -> tuple[Any, str, int]:
+def compile_kernel(variant: Variant, target: Target) -> tuple[Any, str, int]:
     """(runtime module, symbol, extent of the outermost loop) of one kernel."""
     import tvm
 
     from qcc.lower.plain import plain_function
     from qcc.schedule import scheduled
 
-    symbol = f"qcc_{kernel.compute}_{kernel.digest[:12]}"
+    kernel = variant.kernel
+    symbol = f"qcc_{kernel.compute}_{variant.digest[:12]}"
     assert target.llvm is not None, f"{target.name} gets source, not objects"
-    llvm = tvm.target.Target(dict(target.llvm))
-    func, extent = plain_function(scheduled(kernel, target), symbol, llvm)
+    llvm = tvm.target.Target(target.llvm.options())
+    func, extent = plain_function(scheduled(kernel, target, Decide(dict(variant.chosen))), symbol, llvm)
     module = tvm.get_global_func("target.build.llvm")(tvm.IRModule({symbol: func}), llvm)
     return module, symbol, extent
 

@@ -24,6 +24,21 @@ LOOPS_TO_VECTORS = [
 ]  # fmt: skip
 
 
+MAGIC, MAGIC_BITS = 1.5 * 2.0**23, 0x4B400000
+"""A float32 whose last bit is worth one, and its bits: they grow with what is added to it, rounded half to even."""
+
+
+def nearest_integer(cast: Any) -> Any:
+    """``int32(nearbyint(v))`` as an addition of floats and one of integers; v is a stored value, far from 2^22.
+
+    Some machines have no instruction that rounds, and no libm is linked; on others it saves one.
+    """
+    if str(cast.ty.dtype) != "int32" or getattr(getattr(cast.value, "op", None), "name", "") != "tirx.nearbyint":
+        return cast
+    moved = cast.value.args[0] + tirx.const(MAGIC, "float32")
+    return tirx.reinterpret("int32", moved) - tirx.const(MAGIC_BITS, "int32")
+
+
 def plain_function(func: Any, symbol: str, target: Any) -> tuple[Any, int]:
     """(function with pointer parameters and a trailing (begin, end), extent of the outermost parallel loop)."""
     lowered = tvm.ir.transform.Sequential(BLOCKS_TO_LOOPS)(tvm.IRModule({"main": func}))["main"]
@@ -36,7 +51,7 @@ def plain_function(func: Any, symbol: str, target: Any) -> tuple[Any, int]:
         extents.append(int(loop.extent))
         return tirx.For(loop.loop_var, begin, end - begin, tirx.ForKind.SERIAL, loop.body)
 
-    body = tvm_ffi.structural_map(lowered.body, (tirx.For, bound))
+    body = tvm_ffi.structural_map(lowered.body, [(tirx.For, bound), (tirx.Cast, nearest_integer)])
     if not extents:  # a parallel loop of one iteration was dropped
         body, extents = tirx.For(tirx.Var("once", "int32"), begin, end - begin, tirx.ForKind.SERIAL, body), [1]
     assert len(extents) == 1, f"a schedule marks exactly one loop parallel, not {len(extents)}"

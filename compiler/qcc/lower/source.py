@@ -19,6 +19,7 @@ from tvm import s_tir, tirx
 from qcc.lower.kernel import Kernel
 from qcc.lower.plain import BLOCKS_TO_LOOPS
 from qcc.lower.share import ANY
+from qcc.schedule.decide import Decide
 
 if TYPE_CHECKING:
     from qcc.target import Target
@@ -42,24 +43,24 @@ class Source:
     work: tuple[tuple[str, str, int], ...]
 
 
-def kernel_source(kernel: Kernel, target: Target) -> Source:
+def kernel_source(kernel: Kernel, target: Target, decide: Decide) -> Source:
     """The C function of a kernel."""
-    func, work = _function(kernel, target, _select)
+    func, work = _function(kernel, target, decide, _select)
     symbol, c = _symbol(kernel), tvm.target.Target("c")
     module = _finished(func, symbol, c)
     text = tvm.get_global_func("target.build.c")(module, c).inspect_source()
     return Source(symbol, _readable(text, kernel, symbol), work)
 
 
-def kernel_object(kernel: Kernel, target: Target) -> Any:
+def kernel_object(kernel: Kernel, target: Target, decide: Decide) -> Any:
     """The same function as LLVM compiles it: a module whose object calls what is not a scalar in ``runtime/mcu``, under
     names with ``OUTSIDE`` at their end.
     """
     assert target.llvm is not None, "asked for by Target.with_emit"
-    func, _ = _function(kernel, target, _rounding)
+    func, _ = _function(kernel, target, decide, _rounding)
     func = tirx.PrimFunc(func.params, _unselect(func.body), func.ret_type, func.attrs)
     # A width that is not used, but asked for.
-    llvm = tvm.target.Target({**dict(target.llvm), "vector-width": 128})
+    llvm = tvm.target.Target({**target.llvm.options(), "vector-width": 128})
     return tvm.get_global_func("target.build.llvm")(_finished(func, _symbol(kernel), llvm), llvm)
 
 
@@ -69,7 +70,7 @@ def _finished(func: Any, symbol: str, target: Any) -> Any:
 
 
 def _function(
-    kernel: Kernel, target: Target, select: Callable[[Any], Any]
+    kernel: Kernel, target: Target, decide: Decide, select: Callable[[Any], Any]
 ) -> tuple[Any, tuple[tuple[str, str, int], ...]]:
     """Loops with pointers as parameters, and the work memory among them that no parameter of the kernel tells."""
     from importlib import import_module
@@ -78,7 +79,7 @@ def _function(
 
     written = import_module(f"qcc.schedule.{target.family}").FUNCTIONS.get(kernel.compute)
     func = written(kernel) if written is not None else None
-    return (func, ()) if func is not None else _hoist(_with_pointers(scheduled(kernel, target), select))
+    return (func, ()) if func is not None else _hoist(_with_pointers(scheduled(kernel, target, decide), select))
 
 
 def _symbol(kernel: Kernel) -> str:

@@ -20,7 +20,7 @@ from qcc.lower.kernel import BufferArg, Call, CallBuilder, LowerContext, View
 from qcc.lower.views import Placed, merge_axes
 from qcc.numerics import INT8_MAX, INT8_MIN, INT16_MAX, INT32_MAX, accumulator_bound
 from qcc.ops.rounding import follows_tflite
-from qcc.schedule.tiles import depthwise_packing, gemm_parts
+from qcc.schedule.tiles import depthwise_packing, gemm_parts, whole_groups
 
 Int = TypeVar("Int", np.int8, np.int32)
 Weights = NDArray[np.int8] | NDArray[np.int16]
@@ -98,9 +98,9 @@ def byte_parts(w: Weights) -> list[NDArray[np.int8]]:
     return parts
 
 
-def pack_gemm(w: NDArray[np.int8], lanes: int, dot: int) -> NDArray[np.int8]:
-    """[N, KY, KX, run] → [N / lanes, KY, KX, run / dot, lanes, dot], padded with zeros."""
-    w = pad_to(pad_to(w, 0, lanes), 3, dot)
+def pack_gemm(w: NDArray[np.int8], lanes: int, dot: int, whole: int) -> NDArray[np.int8]:
+    """[N, KY, KX, run] → [N / lanes, KY, KX, whole / dot, lanes, dot], padded with zeros."""
+    w = pad_to(pad_to(w, 0, lanes), 3, whole)
     n, ky, kx, run = w.shape
     return np.ascontiguousarray(w.reshape(n // lanes, lanes, ky, kx, run // dot, dot).transpose(0, 2, 3, 4, 1, 5))
 
@@ -199,7 +199,8 @@ def gemm_calls(
     calls = []
     for part in gemm_parts(target, width, n, w[0].size):
         count, these = part.last - part.first, part.end - part.begin
-        packed = pack_gemm(stacked[part.begin : part.end], part.lanes, part.dot)
+        run = whole_groups(target, -(-runs[0].shape[3] // part.dot)) * part.dot
+        packed = pack_gemm(stacked[part.begin : part.end], part.lanes, part.dot, run)
         blocks, _, taps, groups = packed.shape[:4]
         taps //= len(runs)
         extent = (count - 1) * step + (taps - 1) * hop + groups * part.dot

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from qcc import numerics
 from qcc.ir.graph import Arrays, Node, TensorType, Types
+from qcc.numerics import QParams
 from qcc.ops.base import IllegalNode, Op
 
 if TYPE_CHECKING:
@@ -42,6 +43,11 @@ def _elu(x: Any, alpha: float) -> Any:
     return np.where(x >= 0, x, alpha * np.expm1(np.minimum(x, 0.0)))
 
 
+def _grid(x: Any, step: float, zero_point: float) -> Any:
+    q = QParams(step, int(zero_point))
+    return numerics.dequantize(numerics.quantize(np.nan_to_num(x), q), q)
+
+
 FUNCTIONS: dict[str, Function] = {
     "add": Function(2, 0, np.add),
     "sub": Function(2, 0, np.subtract),
@@ -62,11 +68,13 @@ FUNCTIONS: dict[str, Function] = {
     "clip": Function(1, 2, np.clip),
     "pow": Function(1, 1, np.power),
     "elu": Function(1, 1, _elu),
+    "grid": Function(1, 2, _grid),
     "leaky": Function(1, 1, lambda x, alpha: np.where(x >= 0, x, alpha * x)),
     "where_ge0": Function(3, 0, lambda x, then, other: np.where(x >= 0, then, other)),
 }
 """Every function of an expression. ``clip`` (low, high), ``pow`` (exponent), ``elu`` and ``leaky`` (alpha) take
-constants; ``where_ge0(c, then, other)`` is ``then`` where c >= 0."""
+constants; ``grid`` (scale, zero point) is what quantizing to int8 leaves of a value; ``where_ge0(c, then, other)`` is
+``then`` where c >= 0."""
 
 
 def evaluate(expr: Expr, x: NDArray[Any]) -> NDArray[Any]:
@@ -106,6 +114,8 @@ def problem(expr: Expr) -> str:
         constants = expr[1 + function.operands :]
         if not all(isinstance(c, float) and not math.isnan(c) for c in constants):
             return f"the constants of {name} must be floats, got {constants}"
+        if name == "grid" and not (0 < constants[0] < math.inf and -128 <= constants[1] <= 127):
+            return f"no int8 grid has scale and zero point {constants}"
         if name == "clip" and constants[0] > constants[1]:
             return f"clip limits {constants} are not in order"
         return next(filter(None, map(problem, expr[1 : 1 + function.operands])), "")

@@ -18,7 +18,8 @@ def fuse_pointwise(graph: Graph) -> Graph:
 
     Before: a legal float graph. After: the same function; no add, sub, mul, maximum or minimum depends on one
     tensor alone (through pointwise nodes, up to ``LARGEST`` functions), and no pointwise node is the sole reader of
-    another. A clip that the node before it can do stays apart (``fuse_clamp``).
+    another. A clip that the node before it can do stays apart (``fuse_clamp``). A quantization in between becomes
+    part of the expression (``grid``): a table of 256 entries rounds as exactly as two would.
     """
     graph = graph.copy()
     producers = graph.node_of()
@@ -26,17 +27,42 @@ def fuse_pointwise(graph: Graph) -> Graph:
         _to_pointwise(graph, producers, node)
     graph.prune()
     for node in list(graph.nodes):
-        producer = graph.node_of().get(node.inputs.get("x", ""))
-        if node.op != "pointwise" or producer is None or producer.op != "pointwise":
-            continue
-        apart = clip_limits(producer) is not None and clamp_carrier(graph, producer.inputs["x"]) is not None
-        fused = tidy(compose(node.attrs["expr"], producer.attrs["expr"]))
-        if not apart and sole_user(graph, producer.output, graph.users()) and functions(fused) <= LARGEST:
-            node.attrs["expr"], node.inputs["x"] = fused, producer.inputs["x"]
-            node.source = join_sources(producer.source, node.source)
-            graph.nodes.remove(producer)
-            del graph.types[producer.output]
+        if node.op == "pointwise":
+            _fuse_producer(graph, node)
     return graph
+
+
+def _fuse_producer(graph: Graph, node: Node) -> None:
+    """Let a pointwise node do what the pointwise node before it does, and the quantization between them."""
+    producers, users = graph.node_of(), graph.users()
+    chain: list[Node] = []
+    expr, value = node.attrs["expr"], node.inputs["x"]
+    while step := _function(producers, value):
+        chain.append(producers[value])
+        expr, value = compose(expr, step[0]), step[1]
+        if chain[-1].op == "pointwise":
+            break
+    expr = tidy(expr)
+    if not chain or functions(expr) > LARGEST or not all(sole_user(graph, n.output, users) for n in chain):
+        return
+    if clip_limits(chain[-1]) is not None and clamp_carrier(graph, value) is not None:
+        return
+    node.attrs["expr"], node.inputs["x"] = expr, value
+    node.source = join_sources(*(n.source for n in reversed(chain)), node.source)
+    for n in chain:
+        graph.nodes.remove(n)
+        del graph.types[n.output]
+
+
+def _function(producers: dict[str, Node], value: str) -> tuple[Expr, str] | None:
+    """A value as an expression of another: its pointwise producer's, or that of the quantization behind one."""
+    node = producers.get(value)
+    if node is not None and node.op == "pointwise":
+        return node.attrs["expr"], node.inputs["x"]
+    before = producers.get(node.inputs["x"]) if node is not None and node.op == "fake_quant" else None
+    if node is None or before is None or before.op != "pointwise":
+        return None
+    return ("grid", "x", float(node.attrs["scale"]), float(node.attrs["zero_point"])), before.output
 
 
 def _to_pointwise(graph: Graph, producers: dict[str, Node], node: Node) -> None:
@@ -64,7 +90,7 @@ def _to_pointwise(graph: Graph, producers: dict[str, Node], node: Node) -> None:
 
 
 def _ancestry(graph: Graph, producers: dict[str, Node], value: str) -> dict[str, Expr]:
-    """The value, the operand of its pointwise producer and so on, each with the value as its expression.
+    """The value, what it is a function of (``_function``) and so on, each with the value as its expression.
 
     Empty for a constant.
     """
@@ -72,8 +98,8 @@ def _ancestry(graph: Graph, producers: dict[str, Node], value: str) -> dict[str,
         return {}
     found: dict[str, Expr] = {value: "x"}
     expr: Expr = "x"
-    while (node := producers.get(value)) is not None and node.op == "pointwise":
-        expr, value = compose(expr, node.attrs["expr"]), node.inputs["x"]
+    while step := _function(producers, value):
+        expr, value = compose(expr, step[0]), step[1]
         if functions(expr) > LARGEST:
             break
         found[value] = expr

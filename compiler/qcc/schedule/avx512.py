@@ -5,6 +5,7 @@ Activations are uint8 (q + 128), because ``vpdpbusd`` multiplies unsigned by sig
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tvm import tirx
@@ -126,9 +127,7 @@ def requantize(
 ) -> tuple[Any, Any]:
     """The epilogue of one or two vectors of 16 channels; lanes beyond ``channels`` (a last block) are not stored.
 
-    Even and odd lanes are multiplied apart (``vpmuldq``). Rounding, zero points and the zero point of the residual are
-    one 64-bit addend. Two vectors are packed with saturation (``vpackssdw``, ``vpackuswb``), which is cheaper than
-    narrowing each. Without ``shift`` each channel has its own and rounds as TFLite does.
+    Without ``shift`` each channel has its own and rounds as TFLite does.
     """
     lanes = LANES * vectors
     inputs: list[Parameter] = [("c", (lanes,), "int32"), ("bias", (lanes,), "int32"), ("mult", (lanes,), "int32")]
@@ -146,42 +145,66 @@ def requantize(
 
     def body(c: Any, bias: Any, mult: Any, *rest: Any) -> None:
         q, out = rest[-2], rest[-1]
-        addend = T.int32(0) + q[0]
-        if residual:
-            addend = (q[0] << T.int32(fraction)) - q[3] * q[4]
-            if fraction:
-                addend = addend + T.int32(1 << (fraction - 1))
-        if shift is not None:
-            wide = T.broadcast((T.Cast("int64", addend) << T.int64(shift)) + T.int64(1 << (shift - 1)), 8)
-
-        def scaled(at: int) -> Any:
-            if shift is None:
-                acc = modular_sum(_lanes(c, at), _lanes(bias, at), LANES)
-                v = _rounded_twice(acc, _lanes(mult, at), _lanes(rest[0], at), raised)
-                return v + T.broadcast(q[0], LANES)
-            v = _high_product(_lanes(c, at) + _lanes(bias, at), _lanes(mult, at), wide, shift)
-            if residual:
-                r = T.Cast("int32x16", _lanes(rest[0], at)) * T.broadcast(q[4], LANES)
-                v = T.shift_right(v + r, T.broadcast(T.int32(fraction), LANES))
-            return v
-
-        low, high = (q[1], q[2]) if clamped else (T.int32(0), T.int32(255))
-        if vectors == 1:
-            v = T.min(T.max(scaled(0), T.broadcast(low, LANES)), T.broadcast(high, LANES))
-            v = T.Cast("uint8x16", v)
+        by = rest[0] if shift is None else shift
+        sums = [_lanes(c, at) for at in range(0, lanes, LANES)]
+        offsets = [_lanes(bias, at) for at in range(0, lanes, LANES)]
+        if shift is None:
+            sums = [modular_sum(s, b, LANES) for s, b in zip(sums, offsets, strict=True)]
         else:
-            v = _pack(scaled(0), scaled(LANES))
-            if clamped:
-                bounds = [T.broadcast(T.Cast("uint8", limit), lanes) for limit in (low, high)]
-                v = T.min(T.max(v, bounds[0]), bounds[1])
-        if channels % lanes in (0, 1):
-            # LLVM 22 makes a masked, truncating store of one lane a store of 4 bytes.
-            store_channels(out, v, bias.elem_offset, channels)
-        else:
-            inside = T.ramp(bias.elem_offset, 1, lanes) < T.broadcast(T.int32(channels), lanes)
-            T.evaluate(T.call_llvm_intrin("void", "llvm.masked.store", v, out.access_ptr("w"), inside))
+            sums = [s + b for s, b in zip(sums, offsets, strict=True)]
+        v = finished(sums, mult, by, rest[0] if residual else None, q, raised, clamped, fraction)
+        store(out, v, bias.elem_offset, channels)
 
     return describe(inputs, output, value), implement(inputs, output, body)
+
+
+def finished(
+    sums: Sequence[Any], mult: Any, shift: Any, residual: Any, q: Any, raised: bool, clamped: bool, fraction: int
+) -> Any:
+    """``expressions.epilogue`` of one or two vectors of sums with bias: uint8 values of as many lanes.
+
+    ``mult``, ``residual`` (or None) and ``shift``, unless it is a number, are buffers that begin at the first lane.
+    Even and odd lanes are multiplied apart (``vpmuldq``). Rounding, zero points and the zero point of the residual are
+    one 64-bit addend. Two vectors are packed with saturation (``vpackssdw``, ``vpackuswb``), which is cheaper than
+    narrowing each.
+    """
+    addend = T.int32(0) + q[0]
+    if residual is not None:
+        addend = (q[0] << T.int32(fraction)) - q[3] * q[4]
+        if fraction:
+            addend = addend + T.int32(1 << (fraction - 1))
+    if isinstance(shift, int):
+        wide = T.broadcast((T.Cast("int64", addend) << T.int64(shift)) + T.int64(1 << (shift - 1)), 8)
+
+    def scaled(acc: Any, at: int) -> Any:
+        if not isinstance(shift, int):
+            return _rounded_twice(acc, _lanes(mult, at), _lanes(shift, at), raised) + T.broadcast(q[0], LANES)
+        v = _high_product(acc, _lanes(mult, at), wide, shift)
+        if residual is not None:
+            r = T.Cast("int32x16", _lanes(residual, at)) * T.broadcast(q[4], LANES)
+            v = T.shift_right(v + r, T.broadcast(T.int32(fraction), LANES))
+        return v
+
+    low, high = (q[1], q[2]) if clamped else (T.int32(0), T.int32(255))
+    values = [scaled(acc, LANES * i) for i, acc in enumerate(sums)]
+    if len(values) == 1:
+        return T.Cast("uint8x16", T.min(T.max(values[0], T.broadcast(low, LANES)), T.broadcast(high, LANES)))
+    v = _pack(*values)
+    if clamped:
+        bounds = [T.broadcast(T.Cast("uint8", limit), 2 * LANES) for limit in (low, high)]
+        v = T.min(T.max(v, bounds[0]), bounds[1])
+    return v
+
+
+def store(out: Any, v: Any, begin: Any, channels: int) -> None:
+    """Store the lanes of ``v`` that are channels, the first being ``begin``."""
+    lanes = int(out.shape[0])
+    if channels % lanes in (0, 1):
+        # LLVM 22 makes a masked, truncating store of one lane a store of 4 bytes.
+        store_channels(out, v, begin, channels)
+    else:
+        inside = T.ramp(begin, 1, lanes) < T.broadcast(T.int32(channels), lanes)
+        T.evaluate(T.call_llvm_intrin("void", "llvm.masked.store", v, out.access_ptr("w"), inside))
 
 
 def _rounded_twice(acc: Any, multiplier: Any, shift: Any, raised: bool) -> Any:

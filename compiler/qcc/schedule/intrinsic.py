@@ -3,7 +3,8 @@ builder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
@@ -12,6 +13,8 @@ from tvm import s_tir, tirx
 from tvm.s_tir import TensorIntrin
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
+
+from qcc.lower.kernel import Kernel, View
 
 Parameter = tuple[str, tuple[int, ...], str]
 """Name, shape, dtype of a buffer."""
@@ -122,6 +125,22 @@ def store_channels(out: Any, v: Any, begin: Any, channels: int) -> None:
                     piece = tirx.Shuffle([v], [*range(first, first + size)])
                     T.buffer_store(out, piece, [T.ramp(T.int32(first), 1, size) if size > 1 else T.int32(first)])
                     first += size
+
+
+@contextmanager
+def function(kernel: Kernel) -> Iterator[dict[str, Any]]:
+    """A function under construction: gives its parameters, flat buffers by operand key."""
+    with T.prim_func(s_tir=True):
+        T.func_name("main")
+        buffers = {o.key: T.arg(o.key, T.Buffer((_reach(o.view),), o.view.dtype)) for o in kernel.operands}
+        with T.sblock("root"):
+            T.reads()
+            T.writes()
+            yield buffers
+
+
+def _reach(view: View) -> int:
+    return sum((extent - 1) * stride for extent, stride in zip(view.shape, view.strides, strict=True)) + 1
 
 
 def register_once(make: Callable[..., tuple[Any, Any]]) -> Callable[..., str]:

@@ -1,8 +1,10 @@
-"""Kernels with weights for aarch64: convolutions written out as loops around tiles of registers."""
+"""Kernels with weights for NEON: convolutions written out as loops around tiles of registers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from tvm.script.ir_builder import IRBuilder
@@ -11,8 +13,9 @@ from tvm.script.ir_builder import tirx as T
 from qcc.lower.kernel import Kernel
 from qcc.schedule.decide import Decide
 from qcc.schedule.neon_depthwise import conv_depthwise
+from qcc.schedule.neon_instructions import NEON64, Neon
 from qcc.schedule.neon_multiply import MULTIPLY, Smmla, SmmlaPanel, Tile, pack_panel, panel_bytes
-from qcc.schedule.neon_tiles import neon_rows
+from qcc.schedule.neon_tiles import neon_tile
 from qcc.schedule.neon_vectors import Epilogue, function, gather_words, load, store
 from qcc.schedule.tiles import divisors, nearest_divisor
 
@@ -22,18 +25,20 @@ CACHED_BYTES = 128 * 1024
 PANEL_BYTES = 24 * 1024
 """Pixels that are paired at a time: they should stay in the level-1 cache."""
 
-SHARES = 8
-"""Chunks that are enough for a few threads."""
+SHARES = 4
+"""Chunks that are enough for a few threads; each prepares its tables anew."""
 
 
-def conv_gemm(kernel: Kernel, decide: Decide) -> Any:
+def conv_gemm(neon: Neon, kernel: Kernel, decide: Decide) -> Any:
     """Tiles of ``rows`` pixels x one block of channels; sums stay in registers from the bias to the stored bytes."""
     batch, height, width = kernel.param("outputs")
     blocks, taps_y, taps_x, groups, lanes, dot = kernel.view("w").shape
     x, y = kernel.view("x").strides, kernel.view("y").strides
     stride, dilation, step, hop, parts = (kernel.param(k) for k in ("stride", "dilation", "step", "hop", "parts"))
     multiply, depth = MULTIPLY[dot], kernel.param("depth")
-    rows = decide("rows", divisors(width, 16), neon_rows(width, lanes, blocks, depth, dot))
+    best = neon_tile(width, lanes, blocks, depth, dot, neon.registers)
+    rows, deep = decide("rows", divisors(width, 16), best.rows), decide("deep", [1, 2], best.deep)
+    size = replace(best, rows=rows, deep=deep)
     tiles, every = width // rows, taps_y * taps_x * groups
     paired = multiply is Smmla and blocks > 1
     room = PANEL_BYTES // panel_bytes(rows, every) if paired else CACHED_BYTES // (rows * every * dot)
@@ -41,12 +46,15 @@ def conv_gemm(kernel: Kernel, decide: Decide) -> Any:
     at_once = max(1, room // (tiles if height > 1 else 1))
     chunk = decide("chunk", divisors(units), nearest_divisor(units, min(at_once, -(-units // SHARES))))
     count = chunk * (tiles if height > 1 else 1)
-    epilogue, valid = Epilogue.of(kernel), min(lanes, kernel.param("channels"))
+    epilogue, valid = Epilogue.of(kernel, neon), min(lanes, kernel.param("channels"))
 
-    with IRBuilder() as builder, function(kernel) as p:
-        acc = T.sblock_alloc_buffer((multiply.registers(rows, lanes) * 4,), "int32", scope="local")
+    with IRBuilder() as builder, function(kernel, neon, size.sums) as p:
+        symmetric = kernel.param("symmetric")
         if paired:
             panel = T.sblock_alloc_buffer((count * panel_bytes(rows, every),), "int8", scope="local")
+            made: Tile = SmmlaPanel(neon, p, panel, size, step, symmetric)
+        else:
+            made = multiply(neon, p, p["x"], size, step, symmetric)
 
         def position(first: Any, t: Any) -> tuple[Any, Any]:
             """(row, column) of a chunk's tile t."""
@@ -65,16 +73,12 @@ def conv_gemm(kernel: Kernel, decide: Decide) -> Any:
 
         def tile(b: Any, first: Any, t: Any, block: Any) -> None:
             row, column = position(first, t)
-            weights = T.bind(block * (every * lanes * dot))
+            begin = T.bind(t * panel_bytes(rows, every) if paired else source(b, row, column))
+            made.start(block * (every * lanes * dot), block * lanes)
             if paired:
-                made: Tile = SmmlaPanel(acc, rows, lanes, panel, p["w"], step, True)
-                made.start(p["bias"], block * lanes)
-                _reduce(1, 1, every, made, T.bind(t * panel_bytes(rows, every)), weights, (0, 0), 1)
+                _reduce(1, 1, every, made, begin, (0, 0), 1)
             else:
-                made = multiply(acc, rows, lanes, p["x"], p["w"], step, kernel.param("symmetric"))
-                made.start(p["bias"], block * lanes)
-                begin = T.bind(source(b, row, column))
-                _reduce(taps_y, taps_x, groups, made, begin, weights, (dilation * x[1], hop), parts)
+                _reduce(taps_y, taps_x, groups, made, begin, (dilation * x[1], hop), parts)
             at = T.bind(b * y[0] + row * y[1] + column * y[2] + block * lanes)
 
             def residual(fours: Sequence[tuple[int, int]]) -> Any:
@@ -85,7 +89,7 @@ def conv_gemm(kernel: Kernel, decide: Decide) -> Any:
                     return load(p["residual"], there[0], 8 if len(fours) < 3 else 16)
                 return gather_words(p["residual"], there if len(fours) % 2 == 0 else [*there, there[-1]])
 
-            results = made.results(p, block * lanes, epilogue, residual if epilogue.residual else None)
+            results = made.results(block * lanes, epilogue, residual if epilogue.residual else None)
             for pixel, channel, out, begin_at, size in results:
                 store(p["y"], at + (pixel * y[2] + channel), out, begin_at, min(size, valid - channel))
 
@@ -95,61 +99,83 @@ def conv_gemm(kernel: Kernel, decide: Decide) -> Any:
                 b, first = T.bind(unit // chunks), T.bind(unit % chunks * chunk)
                 with T.serial(0, count) as t:
                     pack(b, first, t)
-                with T.serial(0, blocks) as block, T.serial(0, count) as t:
-                    tile(b, first, t, block)
+                with T.serial(0, blocks) as block:
+                    made.prepare(block * lanes)
+                    with T.serial(0, count) as t:
+                        tile(b, first, t, block)
         else:
             with T.parallel(0, batch * chunks * blocks) as unit:
                 block, outer = T.bind(unit % blocks), T.bind(unit // blocks)
                 b, first = T.bind(outer // chunks), T.bind(outer % chunks * chunk)
+                made.prepare(block * lanes)
                 with T.serial(0, count) as t:
                     tile(b, first, t, block)
     return builder.get()
 
 
 def _reduce(
-    taps_y: int, taps_x: int, groups: int, made: Tile, begin: Any, weights: Any, hops: tuple[int, int], parts: int
+    taps_y: int, taps_x: int, groups: int, made: Tile, begin: Any, hops: tuple[int, int], parts: int
 ) -> None:
     """The steps of a reduction: all taps, ``groups`` each; the pixels of a tap begin ``hops`` further on.
 
     ``parts`` neighbouring taps of a row are at the same place.
     """
-    group_bytes = made.lanes * made.dot
-    steps = -(-groups // made.per_step)
+    whole, rest = divmod(groups, made.per_step)
+    steps = [made.per_step] * whole + [rest] * (rest > 0)
+    hop, together = made.per_step * made.dot, max(1, made.unrolled // made.cost)
 
-    def tap(ky: Any, kx: Any, done: int) -> None:
-        w = T.bind(weights + (ky * taps_x + kx) * (groups * group_bytes))
-        x = T.bind(begin + (ky * hops[0] + kx // parts * hops[1]))
+    def tap(ky: Any, kx: Any) -> Any:
+        return ky * hops[0] + kx // parts * hops[1]
 
-        def step(s: Any, count: int, first: bool) -> None:
-            made.step(x + s * (made.per_step * made.advance), w + s * (made.per_step * group_bytes), count, first)
-
-        whole, rest = divmod(groups, made.per_step)
-        loop = whole if (steps - done) * made.cost > made.unrolled else 0
-        for s in range(done):
-            step(s, min(made.per_step, groups), True)
-        if loop > done:
-            with T.serial(done, loop) as s:
-                step(s, made.per_step, False)
-        for s in range(max(loop, done), steps):
-            step(s, rest if s == whole else made.per_step, False)
-
-    if taps_y * taps_x * steps * made.cost <= made.unrolled:
-        for ky in range(taps_y):
-            for kx in range(taps_x):
-                tap(ky, kx, int(made.peels and ky == kx == 0))
+    if taps_y * taps_x * len(steps) * made.cost <= made.unrolled:
+        made.go(begin)
+        every = [(tap(ky, kx) + s * hop, count)
+                 for ky in range(taps_y) for kx in range(taps_x) for s, count in enumerate(steps)]  # fmt: skip
+        for number, (at, count) in enumerate(every):
+            if number:
+                made.part()
+            made.step(at, count, number == 0)
         return
+
+    def some(x: Any, counts: Sequence[int], first: bool = False) -> None:
+        if not made.taken:
+            made.go(x)
+        for number, count in enumerate(counts):
+            if number:
+                made.part()
+            made.step(number * hop, count, first and number == 0)
+
+    def rolled(ky: Any, kx: Any, done: int) -> None:
+        x = T.bind(begin + tap(ky, kx))
+        if done:
+            some(x, steps[:1], True)
+        turns = (whole - done) // together
+        if turns > 0:
+            with T.serial(0, turns) as s:
+                some(x + (done * hop + s * (together * hop)), [made.per_step] * together)
+            done += turns * together
+        if done < len(steps):
+            some(x + done * hop, steps[done:])
+
+    if made.taken:
+        made.go(begin)
     if not made.peels:
         with T.serial(0, taps_y) as ky, T.serial(0, taps_x) as kx:
-            tap(ky, kx, 0)
+            rolled(ky, kx, 0)
         return
-    tap(0, 0, 1)
+    rolled(0, 0, 1)
     if taps_x > 1:
         with T.serial(1, taps_x) as kx:
-            tap(0, kx, 0)
+            rolled(0, kx, 0)
     if taps_y > 1:
         with T.serial(1, taps_y) as ky, T.serial(0, taps_x) as kx:
-            tap(ky, kx, 0)
+            rolled(ky, kx, 0)
 
 
-KERNELS: dict[str, Callable[[Kernel, Decide], Any]] = {"conv_gemm": conv_gemm, "conv_depthwise": conv_depthwise}
+def kernels(neon: Neon) -> dict[str, Callable[[Kernel, Decide], Any]]:
+    """By compute."""
+    return {"conv_gemm": partial(conv_gemm, neon), "conv_depthwise": partial(conv_depthwise, neon)}
+
+
+KERNELS = kernels(NEON64)
 SCHEDULES: dict[str, Callable[[Any, Kernel, Decide], None]] = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 from tvm import tirx
@@ -13,14 +12,15 @@ from tvm.script.ir_builder import tirx as T
 from qcc.lower.kernel import Kernel
 from qcc.schedule.decide import Decide
 from qcc.schedule.intrinsic import modular_sum
-from qcc.schedule.neon_vectors import Epilogue, Vector, channels_of, function, intrinsic, join, load, sdot, store
+from qcc.schedule.neon_instructions import Neon, Vector, sdot
+from qcc.schedule.neon_vectors import Epilogue, function, join, load, load_fours, store
 from qcc.schedule.tiles import divisors, nearest_divisor
 
 Place = tuple[int, int]
 """(line, pixel) of a tile."""
 
 
-def conv_depthwise(kernel: Kernel, decide: Decide) -> Any:
+def conv_depthwise(neon: Neon, kernel: Kernel, decide: Decide) -> Any:
     """Tiles of ``lines`` x ``pixels`` outputs of one block of channels; lines are shared among threads."""
     batch, height, width = kernel.param("outputs")
     lanes, dot = kernel.view("w").shape[-2:]
@@ -28,15 +28,15 @@ def conv_depthwise(kernel: Kernel, decide: Decide) -> Any:
     x, y = kernel.view("x").strides, kernel.view("y").strides
     lines = decide("lines", [1, 2], 2) if lanes == 8 and dot == 4 and height % 2 == 0 else 1
     pixels = decide("pixels", divisors(width, 16), tile_width(width, lanes, dot))
-    epilogue = Epilogue.of(kernel)
+    epilogue = Epilogue.of(kernel, neon)
     sums = columns_by_sdot if dot == 4 else pixels_by_smlal
-    with IRBuilder() as builder, function(kernel) as p:
+    with IRBuilder() as builder, function(kernel, neon, 0) as p:
 
         def tile(b: Any, row: Any, column: Any, block: Any, valid: int) -> None:
             begin = T.bind(b * x[0] + row * x[1] + column * (kernel.param("stride") * x[3]) + block * lanes)
             at = T.bind(b * y[0] + row * y[1] + column * y[2] + block * lanes)
-            bias = [load(p["bias"], block * lanes + c, 4) for c in range(0, lanes, 4)]
-            for places, values in sums(kernel, p["x"], begin, p["w"], block, bias, lines, pixels):
+            bias, *tables = (load_fours(p[key], block * lanes, lanes) for key in ("bias", *epilogue.tables))
+            for places, values in sums(kernel, neon, p["x"], begin, p["w"], block, bias, lines, pixels):
                 residual = None
                 if epilogue.residual:
                     r = kernel.view("residual").strides
@@ -44,7 +44,7 @@ def conv_depthwise(kernel: Kernel, decide: Decide) -> Any:
                     parts = [load(p["residual"], there + (line * r[1] + pixel * r[2]), lanes) for line, pixel in places]
                     residual = parts[0] if len(parts) == 1 else join(*parts)
                 requantized = [
-                    epilogue.requantize(v, partial(channels_of, p, block * lanes + 4 * i % lanes))
+                    epilogue.requantize(v, *(table[i % (lanes // 4)] for table in tables))
                     for i, v in enumerate(values)
                 ]
                 out = T.bind(epilogue.finish(requantized, residual, p["q"]))
@@ -74,7 +74,7 @@ Sums = Iterator[tuple[list[Place], list[Vector]]]
 
 
 def columns_by_sdot(
-    kernel: Kernel, x: Any, begin: Any, w: Any, block: Any, bias: list[Vector], lines: int, pixels: int
+    kernel: Kernel, neon: Neon, x: Any, begin: Any, w: Any, block: Any, bias: list[Vector], lines: int, pixels: int
 ) -> Sums:
     """Four rows of a column are interleaved once for every output that the column touches: ``sdot`` adds four taps.
 
@@ -130,7 +130,7 @@ def columns_by_sdot(
 
 
 def pixels_by_smlal(
-    kernel: Kernel, x: Any, begin: Any, w: Any, block: Any, bias: list[Vector], lines: int, pixels: int
+    kernel: Kernel, neon: Neon, x: Any, begin: Any, w: Any, block: Any, bias: list[Vector], lines: int, pixels: int
 ) -> Sums:
     """``smull``, ``smlal``, then two ``saddw``: two products fit int16, unless weights may be -128."""
     _, taps_x, taps_y, lanes, _ = kernel.view("w").shape
@@ -143,7 +143,7 @@ def pixels_by_smlal(
     def product(i: int, pixel: int) -> Vector:
         ky, kx = taps[i]
         source = load(x, begin + (ky * row + (pixel * stride + kx // parts * dilation) * column), 8)
-        return intrinsic("aarch64.neon.smull.v8i16", "int16x8", source, weights[i])
+        return neon.product(source, weights[i])
 
     for first in range(0, pixels, 2):
         places = [(0, p) for p in range(first, min(first + 2, pixels))]

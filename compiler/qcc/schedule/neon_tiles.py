@@ -1,25 +1,25 @@
-"""Sizes of register tiles on aarch64, and the cut of a GEMM into them. No TVM here, as in ``schedule.tiles``."""
+"""Sizes of register tiles for NEON, and the cut of a GEMM into them. No TVM here, as in ``schedule.tiles``."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 from qcc.schedule.tiles import GemmPart, divisors
 
-REGISTERS = 32
-
-UNROLLED_DEPTH = 64
-"""Products of an output up to which LLVM unrolls a reduction by ``smmla``."""
+REGISTERS = {"neon": 32, "neon32": 16}
+"""Vectors of 128 bits by family."""
 
 PACKED_DOT = {2: 16, 4: 4, 8: 8}
 """Bytes of a channel that lie side by side in packed weights, by products of an instruction's lane."""
 
 
 @dataclass(frozen=True)
-class Tile:
+class TileSize:
     """A tile of ``rows`` pixels x ``lanes`` channels, one of ``blocks`` such along the channels.
 
-    ``depth``: products of an output; ``dot``: bytes of a channel that lie side by side.
+    ``depth``: products of an output; ``dot``: bytes of a channel that lie side by side; ``deep``: vectors of each pixel
+    that are loaded at a time.
     """
 
     rows: int
@@ -27,6 +27,8 @@ class Tile:
     blocks: int
     depth: int
     dot: int
+    deep: int
+    registers: int
 
     @property
     def pairs(self) -> int:
@@ -34,39 +36,56 @@ class Tile:
         return -(-self.rows // 2)
 
     @property
-    def fits(self) -> bool:
-        """Whether sums, a vector of each pixel and the vectors of weights fit the registers.
+    def sums(self) -> int:
+        """Vectors of sums."""
+        return {4: self.rows * self.lanes // 4, 16: self.rows * self.lanes, 8: self.pairs * self.lanes // 2}[self.dot]
 
-        LLVM needs some to spare; most where it writes a short reduction without a loop, and then mixes its steps.
-        """
-        if self.dot == 4:
-            return self.rows * self.lanes // 4 + self.rows + 2 <= REGISTERS
+    @property
+    def streamed(self) -> int:
+        """Vectors of weights that one instruction loads."""
+        return self.registers // 8
+
+    @property
+    def fits(self) -> bool:
+        """Whether sums, the pixels' vectors and those of weights fit the registers."""
+        pixels = self.rows * self.deep
         if self.dot == 16:
-            return self.rows * self.lanes + 2 * self.lanes + 6 <= REGISTERS
-        spare = 12 if self.depth <= UNROLLED_DEPTH else 5
-        return self.pairs * self.lanes // 2 + self.pairs * (1 if self.blocks > 1 else 3) + spare <= REGISTERS
+            pixels += 2
+        elif self.dot == 8:
+            pixels = self.pairs if self.blocks > 1 else 3 * self.pairs
+        spare = 1 if self.registers == 16 else 0
+        return self.sums + pixels + self.streamed + spare <= self.registers
 
     @property
     def cost(self) -> float:
-        """Instructions for 16 products of each output: multiplications, loads (weights in pairs) and a loop."""
-        rows, lanes, pairs = self.rows, self.lanes, self.pairs
+        """Instructions: multiplications, loads (the pixels' in pairs), a loop; what follows the sums."""
+        rows, lanes, pairs, sixteens = self.rows, self.lanes, self.pairs, -(-self.depth // 16)
+        weights, loop = lanes / self.streamed, 5 / self.deep
+        outputs = rows * lanes
+        epilogue = outputs * 0.8 + rows * {0: 0, 4: 1.5, 8: 1, 12: 2.5}[lanes % 16] + rows * (lanes // 16)
         if self.dot == 4:
-            return rows * lanes + rows + lanes / 2 + 5
+            return sixteens * (outputs + rows / self.deep + weights + loop) + epilogue
         if self.dot == 16:
-            return 3 * rows * lanes + rows / 2 + lanes / 2 + 3
+            return sixteens * (3 * outputs + rows / self.deep + weights + loop) + epilogue + outputs
         if self.blocks > 1:  # pixels are paired once for all blocks
-            loop = 0 if self.depth <= UNROLLED_DEPTH else 3
-            return pairs * lanes + pairs + lanes / 2 + 5 * pairs / self.blocks + loop
-        return pairs * lanes + 4 * pairs + lanes / 2 + 5
+            return sixteens * (pairs * lanes + 2 * -(-pairs // 4) + weights + 5 * pairs / self.blocks + loop) + epilogue
+        return sixteens * (pairs * lanes + 4 * pairs + weights + loop) + epilogue
 
 
-def neon_rows(pixels: int, lanes: int, blocks: int, depth: int, dot: int) -> int:
-    """The best height of a tile that divides ``pixels``."""
-    options = [tile for r in divisors(pixels, 12) if (tile := Tile(r, lanes, blocks, depth, dot)).fits]
-    return min(options, key=lambda tile: tile.cost / tile.rows).rows
+def _tiles(rows: int, lanes: int, blocks: int, depth: int, dot: int, registers: int) -> list[TileSize]:
+    """Those of a size that fit."""
+    depths = (1, 2) if depth > 16 else (1,)
+    return [t for deep in depths if (t := TileSize(rows, lanes, blocks, depth, dot, deep, registers)).fits]
 
 
-def neon_parts(pixels: int, channels: int, depth: int, products: int) -> list[GemmPart]:
+@cache
+def neon_tile(pixels: int, lanes: int, blocks: int, depth: int, dot: int, registers: int) -> TileSize:
+    """The best tile whose height divides ``pixels``."""
+    options = [t for r in divisors(pixels, 12) for t in _tiles(r, lanes, blocks, depth, dot, registers)]
+    return min(options, key=lambda tile: tile.cost / tile.rows)
+
+
+def neon_parts(pixels: int, channels: int, depth: int, products: int, registers: int) -> list[GemmPart]:
     """The cut of pixels and channels into tiles that costs least: a main part and tails.
 
     ``products`` is the target's ``dot``.
@@ -76,15 +95,16 @@ def neon_parts(pixels: int, channels: int, depth: int, products: int) -> list[Ge
     best_cost = float("inf")
     for lanes in range(24, 0, -4):
         for rows in range(1, 13):
-            whole = Tile(rows, lanes, channels // lanes, depth, dot)
-            if rows > pixels or lanes > -(-channels // 4) * 4 or not whole.fits:
+            if rows > pixels or lanes > -(-channels // 4) * 4:
+                continue
+            if not _tiles(rows, lanes, channels // lanes, depth, dot, registers):
                 continue
             parts = [
                 GemmPart(first, last, begin, end, width, dot)
                 for begin, end, width in _channel_cuts(channels, lanes)
                 for first, last in _cuts(pixels, rows)
             ]
-            total = sum(_part_cost(part, depth) for part in parts) * (1 + 0.01 * len(parts))
+            total = sum(_part_cost(part, depth, registers) for part in parts) * (1 + 0.01 * len(parts))
             if total < best_cost:
                 best, best_cost = parts, total
     return best
@@ -103,7 +123,7 @@ def _channel_cuts(channels: int, lanes: int) -> list[tuple[int, int, int]]:
     ]
 
 
-def _part_cost(part: GemmPart, depth: int) -> float:
+def _part_cost(part: GemmPart, depth: int, registers: int) -> float:
     pixels, blocks = part.last - part.first, -(-(part.end - part.begin) // part.lanes)
-    rows = neon_rows(pixels, part.lanes, blocks, depth, part.dot)
-    return pixels // rows * blocks * Tile(rows, part.lanes, blocks, depth, part.dot).cost
+    tile = neon_tile(pixels, part.lanes, blocks, depth, part.dot, registers)
+    return pixels // tile.rows * blocks * tile.cost

@@ -1,11 +1,11 @@
-"""What kernels for aarch64 are written with: 128-bit vectors, their instructions, and the epilogue.
+"""What kernels for NEON are written with: functions, loads and stores of vectors, and the epilogue.
 
 A function here builds TIR that LLVM turns into the instructions named in its docstring.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,30 +13,17 @@ from typing import Any
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
-from qcc.lower.kernel import Kernel, View
-
-Vector = Any
+from qcc.lower.kernel import Kernel
+from qcc.schedule import intrinsic as tir
+from qcc.schedule.neon_instructions import Neon, Vector, intrinsic
+from qcc.schedule.neon_loads import helpers
 
 
 @contextmanager
-def function(kernel: Kernel) -> Iterator[dict[str, Any]]:
-    """A function under construction: gives its parameters, flat buffers by operand key."""
-    with T.prim_func(s_tir=True):
-        T.func_name("main")
-        buffers = {o.key: T.arg(o.key, T.Buffer((_reach(o.view),), o.view.dtype)) for o in kernel.operands}
-        with T.sblock("root"):
-            T.reads()
-            T.writes()
-            yield buffers
-
-
-def _reach(view: View) -> int:
-    return sum((extent - 1) * stride for extent, stride in zip(view.shape, view.strides, strict=True)) + 1
-
-
-def intrinsic(name: str, dtype: str, *operands: Any) -> Vector:
-    """A call of an LLVM intrinsic without side effects."""
-    return T.call_llvm_pure_intrin(T.llvm_lookup_intrinsic_id(f"llvm.{name}"), *operands, dtype=dtype)
+def function(kernel: Kernel, neon: Neon, sums: int) -> Iterator[dict[str, Any]]:
+    """``tir.function`` with the helpers of ``neon_loads``; ``sums``: of its tiles."""
+    with tir.function(kernel) as buffers, T.attr(tirx.const(0, "int32"), "pragma_import_llvm", helpers(neon, sums)):
+        yield buffers
 
 
 def load(buffer: Any, offset: Any, lanes: int = 16) -> Vector:
@@ -44,9 +31,9 @@ def load(buffer: Any, offset: Any, lanes: int = 16) -> Vector:
     return buffer[T.ramp(T.int32(0) + offset, 1, lanes)]
 
 
-def channels_of(tables: Mapping[str, Any], first: Any, key: str) -> Vector:
-    """Four channels of a table."""
-    return load(tables[key], first, 4)
+def load_fours(buffer: Any, offset: Any, count: int) -> list[Vector]:
+    """``count`` neighbouring elements in vectors of four."""
+    return [load(buffer, offset + i, 4) for i in range(0, count, 4)]
 
 
 def store(buffer: Any, offset: Any, value: Vector, begin: int, count: int) -> None:
@@ -83,21 +70,6 @@ def gather_words(buffer: Any, offsets: Sequence[Any]) -> Vector:
     )
 
 
-def sdot(acc: Vector, a: Vector, b: Vector) -> Vector:
-    """int32x4 plus sums of four products of int8x16."""
-    return intrinsic("aarch64.neon.sdot.v4i32.v16i8", "int32x4", acc, a, b)
-
-
-def lane(value: Vector, index: int) -> Vector:
-    """32 bits of an int8x16 everywhere: the operand ``v.4b[index]`` of ``sdot``."""
-    return T.reinterpret(tirx.Shuffle([T.reinterpret(value, dtype="int32x4")], [index] * 4), dtype="int8x16")
-
-
-def high_product(a: Vector, b: Vector) -> Vector:
-    """``(2 * a * b + 2^31) >> 32`` of int32x4: ``sqrdmulh``."""
-    return intrinsic("aarch64.neon.sqrdmulh.v4i32", "int32x4", a, b)
-
-
 @dataclass(frozen=True)
 class Epilogue:
     """What follows the sums; fields are the kernel's parameters. ``q`` is the kernel's table of zero points and limits.
@@ -105,6 +77,7 @@ class Epilogue:
     Exact as ``lower.expressions.epilogue``: ``sqrdmulh`` is ``(2 * a * b + 2^31) >> 32``.
     """
 
+    neon: Neon
     shift: int | None
     """None: each channel has its own, and rounding is TFLite's."""
     raised: bool
@@ -116,25 +89,29 @@ class Epilogue:
     """Requantized values are proved to fit 16 bits, residual and zero point included."""
 
     @staticmethod
-    def of(kernel: Kernel) -> Epilogue:
+    def of(kernel: Kernel, neon: Neon) -> Epilogue:
         """That of a convolution."""
         residual = any(o.key == "residual" for o in kernel.operands)
         names = ("shift", "raised", "fraction", "clamped", "narrow")
         shift, raised, fraction, clamped, narrow = (kernel.param(k) for k in names)
-        return Epilogue(shift, raised, fraction, clamped, residual, narrow)
+        return Epilogue(neon, shift, raised, fraction, clamped, residual, narrow)
 
-    def requantize(self, acc: Vector, read: Callable[[str], Vector]) -> Vector:
-        """int32x4: ``sqrdmulh``, or a 64-bit product and ``rshrn``; ``read`` gives the channels' part of a table."""
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The tables by channel that ``requantize`` wants."""
+        return ("multiplier", "shift") if self.shift is None else ("multiplier",)
+
+    def requantize(self, acc: Vector, multiplier: Vector, *shift: Vector) -> Vector:
+        """int32x4: ``sqrdmulh``, or a 64-bit product and ``rshrn``; operands beside ``acc`` are of ``tables``."""
         if self.shift is None:
-            return self._rounded_twice(acc, read("multiplier"), read("shift"))
-        multiplier = read("multiplier")
+            return self._rounded_twice(acc, multiplier, *shift)
         if self.shift == 31:
-            return high_product(acc, multiplier)
+            return self.neon.high_product(acc, multiplier)
         halves = []
         for low in (0, 2):
             a, b = (tirx.Shuffle([v], [low, low + 1]) for v in (acc, multiplier))
             half = T.broadcast(T.int64(1 << (self.shift - 1)), 2)
-            wide = intrinsic("aarch64.neon.smull.v2i64", "int64x2", a, b) + half
+            wide = self.neon.wide_product(a, b) + half
             halves.append(T.Cast("int32x2", T.shift_right(wide, T.broadcast(T.int64(self.shift), 2))))
         return join(*halves)
 
@@ -144,10 +121,10 @@ class Epilogue:
         left = T.min(shift, none) if self.raised else none
         down = T.min(none - shift, none)
         if self.raised:
-            acc = intrinsic("aarch64.neon.sshl.v4i32", "int32x4", acc, none - left)
-        v = high_product(acc, multiplier)
+            acc = self.neon.shift(acc, none - left)
+        v = self.neon.high_product(acc, multiplier)
         less = T.shift_right(T.bitwise_and(v, down), T.broadcast(T.int32(31), 4))
-        return intrinsic("aarch64.neon.srshl.v4i32", "int32x4", intrinsic("sadd.sat.v4i32", "int32x4", v, less), down)
+        return self.neon.shift(intrinsic("sadd.sat.v4i32", "int32x4", v, less), down, rounding=True)
 
     def finish(self, values: Sequence[Vector], residual: Vector | None, q: Any) -> Vector:
         """Requantized int32x4, up to four → int8x8 or int8x16, whose last elements mean nothing where vectors miss.
@@ -174,9 +151,9 @@ class Epilogue:
             if self.narrow:
                 v = T.Cast("int16x8", join(low, high)) + zero
             else:
-                v = join(*(intrinsic("aarch64.neon.sqxtn.v4i16", "int16x4", w) for w in (low, high)))
+                v = join(*(self.neon.saturate(w, "int16x4") for w in (low, high)))
                 v = intrinsic("sadd.sat.v8i16", "int16x8", v, zero)
-            halves.append(intrinsic("aarch64.neon.sqxtn.v8i8", "int8x8", v))
+            halves.append(self.neon.saturate(v, "int8x8"))
         out = join(*halves) if len(halves) == 2 else halves[0]
         if self.clamped:
             low, high = (T.broadcast(T.Cast("int8", q[i]), _lanes(out)) for i in (1, 2))

@@ -57,6 +57,17 @@ def split_pixels(pixels: int, blocks: int, accumulators: int) -> list[tuple[int,
     return [(0, main), (main, pixels)] if main < pixels else [(0, pixels)]
 
 
+def tile_steps(groups: int) -> int:
+    """Multiplications of AMX tiles, which take 16 groups at most, for a run of so many groups."""
+    return -(-groups // 16)
+
+
+def whole_groups(target: Target, groups: int) -> int:
+    """Groups of a run as the target's kernels want them packed: steps of the same size."""
+    steps = tile_steps(groups) if target.family == "amx" else 1
+    return -(-groups // steps) * steps
+
+
 def gemm_chunks(kernel: Kernel, rows: int, cols: int) -> tuple[list[int], int]:
     """Candidates and default for a chunk of a GEMM: output rows, or tiles where the whole image is one row.
 
@@ -87,10 +98,12 @@ class GemmPart:
 
 def gemm_parts(target: Target, pixels: int, channels: int, depth: int) -> list[GemmPart]:
     """How a target cuts a GEMM of rows of ``pixels`` with ``depth`` products an output: mostly one part."""
-    if target.family == "neon":
-        from qcc.schedule.neon_tiles import neon_parts
+    if target.family in ("neon", "neon32"):
+        from qcc.schedule.neon_tiles import REGISTERS, neon_parts
 
-        return neon_parts(pixels, channels, depth, target.dot)
+        return neon_parts(pixels, channels, depth, target.dot, REGISTERS[target.family])
+    if target.family == "amx":
+        return [GemmPart(0, pixels, 0, channels, target.lanes, target.dot)]
     blocks = -(-channels // target.lanes)
     ranges = split_pixels(pixels, blocks, target.accumulators)
     return [GemmPart(first, last, 0, channels, target.lanes, target.dot) for first, last in ranges]
@@ -101,7 +114,7 @@ def depthwise_packing(target: Target, taps_y: int, sliding: bool) -> tuple[int, 
 
     ``sliding``: rows of outputs lie one row of inputs apart, and their taps too.
     """
-    if target.family == "neon":
+    if target.family in ("neon", "neon32"):
         if target.dot < 4:
             return 8, 1
         return (8 if sliding and taps_y < 4 else 16), 4

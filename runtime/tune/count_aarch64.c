@@ -1,4 +1,4 @@
-/* A QEMU user-mode plugin (plugin API 1) that counts the instructions an aarch64 guest executes between two marks.
+/* A QEMU user-mode plugin (plugin API 1) that counts the instructions an ARM guest executes between two marks.
  *
  * The guest marks with hints that no processor acts on: `hint #126` starts a count, `hint #127` ends it and prints
  * "count N" to the file of the argument out=FILE (stderr without one). With mix=on each line goes on with the executed
@@ -26,7 +26,7 @@ extern char *qemu_plugin_insn_disas(const struct qemu_plugin_insn *);
 
 __attribute__((visibility("default"))) int qemu_plugin_version = 1;
 
-enum { START = 0xd503201fu | 126u << 5, END = 0xd503201fu | 127u << 5, KINDS = 512 };
+enum { START = 0xd503201fu | 126u << 5, END = 0xd503201fu | 127u << 5, START_32 = 0xe320f07eu, END_32, KINDS = 512 };
 
 static FILE *out;
 static bool mix;
@@ -91,8 +91,9 @@ static void translate(plugin_id id, struct qemu_plugin_tb *block)
         struct qemu_plugin_insn *instruction = qemu_plugin_tb_get_insn(block, i);
         uint32_t code;
         memcpy(&code, qemu_plugin_insn_data(instruction), sizeof code);
-        if (code == START || code == END) {
-            qemu_plugin_register_vcpu_insn_exec_cb(instruction, code == START ? start : end, NO_REGISTERS, NULL);
+        const bool starts = code == START || code == START_32;
+        if (starts || code == END || code == END_32) {
+            qemu_plugin_register_vcpu_insn_exec_cb(instruction, starts ? start : end, NO_REGISTERS, NULL);
             continue;
         }
         qemu_plugin_register_vcpu_insn_exec_inline(instruction, ADD_U64, &executed, 1);

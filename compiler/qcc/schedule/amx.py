@@ -1,0 +1,327 @@
+"""Schedules for x86 with AMX: GEMMs in tile registers, everything else as for AVX-512 VNNI.
+
+A tile of sums is ``rows`` pixels x 16 channels. A step of the reduction multiplies a tile of pixels, read where they
+lie in the image (at most 64 bytes of each pixel's run), with a tile of weights: ``pack_gemm`` with lanes 16 and dot 4
+is the layout that ``tdpbusd`` wants. The sums go through a small buffer; while the tile registers work on a group of
+tiles, vectors finish the group before.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
+
+from qcc.lower.kernel import Kernel
+from qcc.schedule import avx512, vnni
+from qcc.schedule.decide import Decide
+from qcc.schedule.intrinsic import function
+from qcc.schedule.tiles import SHARES, divisors, tile_steps
+
+ROWS, ROW_BYTES = 16, 64
+"""Size of a tile register at most."""
+SUMS = 4
+"""Tile registers that hold sums: 0 to 3. Pixels are in 4 and 5, weights in 6 and 7."""
+PIXELS, WEIGHTS = (4, 5), (6, 7)
+LEVEL_2 = 768 * 1024
+"""Bytes of input that may stay in the level-2 cache beside weights and outputs."""
+LEAST_CYCLES = 9
+"""Cycles of a ``tdpbusd`` with few rows; otherwise one for each."""
+THROUGH_MEMORY = 12
+"""Cycles it takes to bring a tile of sums through memory to vectors."""
+AHEAD = 4096
+"""Bytes by which weights are prefetched."""
+VNNI_GROUPS = 2
+"""Groups of four products that ``vpdpbusd`` multiplies in a cycle, for 16 channels."""
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How the pixels of an image are cut into tiles.
+
+    A tile's pixels lie at even distances in the input. So they are of one image row; or, if the next image row begins
+    a whole number ``pitch`` of such distances after the last one, from a line through all rows, on which the places
+    that are no pixels are computed too and dropped.
+    """
+
+    pitch: int | None
+    lines: int
+    """Image rows, or 1 where they are one line."""
+    length: int
+    """Places of a line."""
+    rows: int
+    """Places of a tile. The last one of a line begins earlier than it would where that is not a divisor."""
+    at_once: int
+    """Tiles of a group, which meets a tile of weights at a time; the last group also begins earlier than it would."""
+
+    @staticmethod
+    def of(height: int, width: int, pitch: int | None, rows: int | None, at_once: int) -> Tiling:
+        """``rows`` and ``at_once`` are the most; without ``rows`` they are chosen."""
+        lines, length = (height, width) if pitch is None else (1, (height - 1) * pitch + width)
+        tiles = -(-length // min(ROWS, rows or ROWS))
+        return Tiling(pitch, lines, length, min(length, rows or -(-length // tiles)), min(at_once, lines * tiles))
+
+    @property
+    def across(self) -> int:
+        """Tiles of a line."""
+        return -(-self.length // self.rows)
+
+    @property
+    def tiles(self) -> int:
+        """Tiles of an image."""
+        return self.lines * self.across
+
+    @property
+    def groups(self) -> int:
+        """Groups of an image."""
+        return -(-self.tiles // self.at_once)
+
+    @property
+    def cycles(self) -> int:
+        """Cycles of ``tdpbusd`` for one tile of weights."""
+        return self.groups * self.at_once * max(self.rows, LEAST_CYCLES)
+
+
+def pitch_of(kernel: Kernel) -> int | None:
+    """Distances of neighbouring pixels between image rows; None if that is not a whole number, or mostly waste."""
+    _, height, width = kernel.param("outputs")
+    pitch, rest = divmod(kernel.param("stride") * kernel.view("x").strides[1], kernel.param("step"))
+    return pitch if height > 1 and rest == 0 and pitch < 2 * width else None
+
+
+def pays(kernel: Kernel, tiling: Tiling) -> bool:
+    """Whether tiles are faster than ``vpdpbusd`` by the cycles that a block of channels takes: not for single pixels,
+    and not for the shortest reductions."""
+    _, height, width = kernel.param("outputs")
+    _, taps_y, taps_x, groups, _, _ = kernel.view("w").shape
+    taps = taps_y * taps_x
+    tiles = taps * tile_steps(groups) * tiling.cycles + THROUGH_MEMORY * tiling.groups * tiling.at_once
+    return bool(tiles < taps * groups * height * width / VNNI_GROUPS)
+
+
+def conv_gemm(kernel: Kernel, decide: Decide) -> Any | None:
+    """The function of a kernel, or None where vectors are better.
+
+    The parallel loop runs over (image, chunk of groups of tiles, blocks of channels).
+    """
+    batch, height, width = kernel.param("outputs")
+    blocks, pitch = kernel.view("w").shape[0], pitch_of(kernel)
+    default = next(c for c in (2, 3, 1) if blocks % c == 0)
+    few = pitch is not None and -(-((height - 1) * pitch + width) // ROWS) <= SUMS  # one pass over the weights
+    cols = decide("cols", divisors(blocks, SUMS), 1 if few or height * width <= ROWS * SUMS else default)
+    options = [Tiling.of(height, width, p, None, SUMS // cols) for p in {None, pitch}]
+    best = min(options, key=lambda t: (t.cycles, t.pitch is None))
+    if not decide("amx", [0, 1], int(pays(kernel, best))):
+        return None
+    joined = decide("joined", [0, 1] if pitch is not None else [0], int(best.pitch is not None))
+    best = Tiling.of(height, width, pitch if joined else None, None, SUMS // cols)
+    rows = decide("rows", range(1, min(best.length, ROWS) + 1), best.rows)
+    tiling = Tiling.of(height, width, best.pitch, rows, SUMS // cols)
+    sets = blocks // cols
+    weight_bytes = math.prod(kernel.view("w").shape)
+    enough = [s for s in divisors(sets) if batch * tiling.groups * (sets // s) >= SHARES] or [1]
+    share = decide("share", divisors(sets), enough[-1] if weight_bytes <= LEVEL_2 else 1)
+    x = kernel.view("x").strides
+    image_bytes = kernel.param("stride") * x[1] * height if height > 1 else kernel.param("step") * width
+    chunks = divisors(tiling.groups)
+    shared = [c for c in chunks if batch * (tiling.groups // c) * (sets // share) >= SHARES] or chunks[:1]
+    fitting = [c for c in shared if c * image_bytes // tiling.groups <= LEVEL_2] or shared[:1]
+    chunk = decide("chunk", chunks, fitting[-1])
+
+    with IRBuilder() as builder, function(kernel) as p:
+        gemm = _Gemm(kernel, p, tiling, cols)
+        gemm.configure()
+        with T.parallel(0, batch * (tiling.groups // chunk) * (sets // share)) as unit:
+            outer, block = T.bind(unit // (sets // share)), T.bind(unit % (sets // share) * share * cols)
+            image = T.bind(outer // (tiling.groups // chunk))
+            group = T.bind(outer % (tiling.groups // chunk) * chunk)
+
+            def work(number: Any) -> Work:
+                step = T.bind(number // share)
+                return Work(image, T.bind(group + step), T.bind(block + number % share * cols), step == 0)
+
+            gemm.reduce(work(T.int32(0)), None)
+            if chunk * share > 1:
+                with T.serial(1, chunk * share) as number:
+                    gemm.reduce(work(number), work(number - 1))
+            gemm.finish(work(T.int32(chunk * share - 1)))
+        _tile("tilerelease")
+    return builder.get()
+
+
+class Work(NamedTuple):
+    """What is computed at a time: a group of tiles of an image, and the blocks of channels from ``block``."""
+
+    image: Any
+    group: Any
+    block: Any
+    cold: Any
+    """Whether the weights were not read before."""
+
+
+class _Gemm:
+    """Emits the parts of one kernel, which does ``cols`` blocks at a time; ``p`` are flat buffers by operand key."""
+
+    def __init__(self, kernel: Kernel, p: dict[str, Any], tiling: Tiling, cols: int) -> None:
+        self.kernel, self.p, self.tiling, self.cols = kernel, p, tiling, cols
+        _, self.taps_y, self.taps_x, groups, _, _ = kernel.view("w").shape
+        self.steps = tile_steps(groups)
+        self.depth = groups // self.steps
+        self.x, self.y = kernel.view("x").strides, kernel.view("y").strides
+        self.sums = T.sblock_alloc_buffer((tiling.at_once * tiling.rows * cols * ROWS,), "int32")
+
+    def configure(self) -> None:
+        """Load the shapes of the tile registers: palette 1, bytes of a row in 16 bits from byte 16, rows from 48."""
+        shape = bytearray(64)
+        shape[0] = 1
+        for tile in range(8):
+            row_bytes = 4 * self.depth if tile in PIXELS else ROW_BYTES
+            shape[16 + 2 * tile : 18 + 2 * tile] = row_bytes.to_bytes(2, "little")
+            shape[48 + tile] = self.depth if tile in WEIGHTS else self.tiling.rows
+        config = T.sblock_alloc_buffer((16,), "int32")
+        for i in range(16):
+            T.buffer_store(config, T.int32(int.from_bytes(shape[4 * i : 4 * i + 4], "little")), [i])
+        _tile("ldtilecfg", T.address_of(config[0]))
+
+    def place(self, group: Any, i: Any) -> tuple[Any, Any, Any]:
+        """(line, first place, places that earlier tiles have) of a group's tile ``i``."""
+        t = self.tiling
+        wanted = T.bind(group * t.at_once)
+        tile = T.bind(tirx.Min(wanted, T.int32(t.tiles - t.at_once)) + i)
+        column = T.bind(tile % t.across * t.rows)
+        start = T.bind(tirx.Min(column, T.int32(t.length - t.rows)))
+        done = column - start
+        if t.tiles % t.at_once:
+            done = tirx.Select(tile < wanted, T.int32(t.rows), done)
+        return T.bind(tile // t.across), start, T.bind(done)
+
+    def reduce(self, work: Work, before: Work | None) -> None:
+        """The sums with their bias, as ``self.sums`` [tile, row, channel]; meanwhile finish what was reduced before."""
+        p, t, cols, steps = self.p, self.tiling, self.cols, self.steps
+        stride, dilation, step, hop, parts = (
+            self.kernel.param(k) for k in ("stride", "dilation", "step", "hop", "parts")
+        )
+        pairs = [(i, j) for i in range(t.at_once) for j in range(cols)]
+        sums = {pair: number for number, pair in enumerate(pairs)}
+        places = [self.place(work.group, i) for i in range(t.at_once)]
+        begins = [T.bind(work.image * self.x[0] + line * (stride * self.x[1]) + start * step)
+                  for line, start, _ in places]
+        tile_bytes = ROW_BYTES * self.depth
+        block_bytes = self.taps_y * self.taps_x * steps * tile_bytes
+        for i, j in pairs:
+            _tile("tileloadd64", sums[i, j], T.address_of(p["bias"][(work.block + j) * ROWS]), T.int64(0))
+        with T.serial(0, self.taps_y) as ky, T.serial(0, self.taps_x) as kx, T.serial(0, steps) as s:
+            tap = T.bind(ky * (dilation * self.x[1]) + kx // parts * hop + s * (4 * self.depth))
+            done = T.bind((ky * self.taps_x + kx) * steps + s)
+            weights = T.bind(work.block * block_bytes + done * tile_bytes)
+            with T.If(work.cold), T.Then():
+                for line in range(cols * self.depth):
+                    ahead = line // self.depth * block_bytes + line % self.depth * ROW_BYTES + AHEAD
+                    _prefetch(T.address_of(p["w"][weights + ahead]))
+            for i in range(t.at_once):
+                pixels = PIXELS[i % 2]
+                _tile("tileloadd64", pixels, T.address_of(p["x"][begins[i] + tap]), T.int64(step))
+                for j in range(cols):
+                    channels = WEIGHTS[j % 2]
+                    if i == 0 or cols > 2:
+                        there = T.address_of(p["w"][weights + j * block_bytes])
+                        _tile("tileloadd64", channels, there, T.int64(ROW_BYTES))
+                    _tile("tdpbusd", sums[i, j], pixels, channels)
+            if before is not None:
+                self._finish_part(before, done, self.taps_y * self.taps_x * steps)
+        for i, j in pairs:
+            there = T.address_of(self.sums[(i * t.rows * cols + j) * ROWS])
+            _tile("tilestored64", sums[i, j], there, T.int64(cols * ROWS * 4))
+
+    def finish(self, work: Work) -> None:
+        """Store the bytes of what was reduced."""
+        self._finish_part(work, T.int32(0), 1)
+
+    def _finish_part(self, work: Work, part: Any, parts: int) -> None:
+        """Part ``part`` of ``parts`` of finishing: whole tiles, or some rows of one."""
+        count, rows = self.tiling.at_once, self.tiling.rows
+        if parts <= count:
+            each = -(-count // parts)
+            with T.serial(0, each) as i:
+                tile = T.bind(part * each + i)
+                _guarded(tile < count if parts * each > count else None, lambda: self._store(work, tile, 0, rows))
+            return
+        each = parts // count  # parts of a tile
+        some = -(-rows // each)
+        tile, begin = T.bind(part // each), T.bind(part % each * some)
+        bounds = [*([tile < count] if parts % count else []), *([begin < rows] if each * some > rows else [])]
+        end = tirx.Min(begin + some, T.int32(rows)) if rows % some else begin + some
+        _guarded(tirx.all(*bounds) if bounds else None, lambda: self._store(work, tile, begin, end))
+
+    def _store(self, work: Work, tile: Any, begin: Any, end: Any) -> None:
+        """Rows [begin, end) of a tile of sums: the whole epilogue."""
+        t = self.tiling
+        line, start, done = self.place(work.group, tile)
+        with T.serial(tirx.Max(begin, done), tirx.Max(end, done)) as r:
+            place = T.bind(start + r)
+            if t.pitch is None:
+                self._store_pixel(work, line, place, tile * t.rows + r)
+            else:
+                row, column = T.bind(place // t.pitch), T.bind(place % t.pitch)
+                width = self.kernel.param("outputs")[2]
+                inside = column < width if width < t.pitch else None
+                _guarded(inside, lambda: self._store_pixel(work, row, column, tile * t.rows + r))
+
+    def _store_pixel(self, work: Work, row: Any, column: Any, number: Any) -> None:
+        """One pixel of all blocks, whose sums have a number in the buffer."""
+        shift, raised, channels, clamped, fraction = (
+            self.kernel.param(k) for k in ("shift", "raised", "channels", "clamped", "fraction")
+        )
+        residual = next((o.view.strides for o in self.kernel.operands if o.key == "residual"), None)
+
+        def at(key: str, offset: Any, lanes: int) -> Any:
+            buffer = self.p[key]
+            return T.decl_buffer((lanes,), str(buffer.dtype), data=buffer.data, elem_offset=offset)
+
+        def pixel(strides: tuple[int, ...]) -> Any:
+            return work.image * strides[0] + row * strides[1] + column * strides[2]
+
+        for j, count in _vectors(self.cols):
+            lanes, channel = ROWS * count, (work.block + j) * ROWS
+            begin = (number * self.cols + j) * ROWS
+            sums = [self.sums[T.ramp(begin + i * ROWS, 1, ROWS)] for i in range(count)]
+            by = at("shift", channel, lanes) if shift is None else shift
+            old = at("residual", pixel(residual) + channel, lanes) if residual is not None else None
+            fixed = (self.p["q"], raised, clamped, fraction)
+            v = avx512.finished(sums, at("multiplier", channel, lanes), by, old, *fixed)
+            avx512.store(at("y", pixel(self.y) + channel, lanes), v, channel, channels)
+
+
+def _vectors(cols: int) -> Iterator[tuple[int, int]]:
+    """(first, count) of the vectors that are finished together."""
+    for j in range(0, cols, 2):
+        yield j, min(2, cols - j)
+
+
+def _guarded(condition: Any | None, body: Callable[[], None]) -> None:
+    """``if``; None stands for true."""
+    if condition is None:
+        body()
+        return
+    with T.If(condition), T.Then():
+        body()
+
+
+def _prefetch(address: Any) -> None:
+    """Bring a line into the level-1 cache to be read."""
+    T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch", address, T.int32(0), T.int32(3), T.int32(1)))
+
+
+def _tile(name: str, *operands: Any) -> None:
+    """An instruction on tile registers, which are numbered by the leading operands."""
+    numbered = [T.uint8(o) if isinstance(o, int) else o for o in operands]
+    T.evaluate(T.call_llvm_intrin("void", f"llvm.x86.{name}", *numbered))
+
+
+KERNELS: dict[str, Callable[[Kernel, Decide], Any | None]] = {"conv_gemm": conv_gemm}
+SCHEDULES = vnni.SCHEDULES

@@ -1,0 +1,269 @@
+"""A tuning job: defaults first, then what the search asks for, then every winner once more beside its default."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from qcc.errors import TuningError
+from qcc.ir.graph import Graph
+from qcc.lower.build import Built, Workers, build_kernels, plan_variants
+from qcc.target import Target
+from qcc.tune.measure import Measure, Outcome, choose_measure
+from qcc.tune.records import LEAST_GAIN, Journal, Key, Record
+from qcc.tune.search import require_tuner, search
+from qcc.tune.space import Chosen
+from qcc.tune.tasks import Task, find_tasks
+
+BATCH = 8
+"""Candidates that the search proposes at a time."""
+BUILD_SECONDS = 120.0
+"""Time that a candidate may take to be compiled."""
+PROMISING = 0.985
+"""A candidate with at most this part of the best one's time is measured a second time before it is believed."""
+PATIENCE = 24
+"""Candidates for each task that may pass without gain before a job ends."""
+WORTH = 0.998
+"""Gain of the whole model that counts as such."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a job is. ``best`` and ``default``: sums over the model, in ``unit``; ``seconds`` since it started."""
+
+    trials: int
+    measured: int
+    default: float
+    best: float
+    unit: str
+    devices: int
+    seconds: float
+    doing: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of one task; values of one call."""
+
+    what: str
+    count: int
+    default: float
+    tuned: float
+    decisions: Chosen
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a job found; ``history`` are (candidates tried, sum over the model of the best)."""
+
+    rows: tuple[Row, ...]
+    unit: str
+    history: tuple[tuple[int, float], ...]
+    measured: int
+    failed: int
+    ended: str
+    remarks: tuple[str, ...]
+
+
+class _Over(Exception):  # noqa: N818 - the end of a job is no error
+    """The job ends."""
+
+
+def run_job(
+    graph: Graph, target: Target, records: Path, *, trials: int = 400, seconds: float | None = None, seed: int = 0,
+    jobs: int = 1, measure: Measure | None = None, watch: Callable[[Progress], None] | None = None,
+) -> Result:
+    """Tune the kernels of an integer program; every measured candidate is in ``records`` at once.
+
+    ``trials``: candidates in all, those that the records know already included: a job that was interrupted takes up
+    where it was. ``seconds``: longest time of this run. ``jobs``: processes that compile. ``watch`` is told of
+    progress. Raises QccError.
+    """
+    require_tuner()
+    journal = Journal(records)
+    try:
+        with Workers(jobs, BUILD_SECONDS) as workers:
+            job = _Job(graph, target, journal, measure or choose_measure(target), workers, jobs,
+                       watch)  # fmt: skip
+            return job.run(trials, seconds, seed)
+    finally:
+        journal.close()
+
+
+class _Job:
+    def __init__(
+        self, graph: Graph, target: Target, journal: Journal, measure: Measure, workers: Workers,
+        jobs: int, watch: Callable[[Progress], None] | None,
+    ) -> None:  # fmt: skip
+        self.target, self.journal, self.measure, self.workers, self.watch = target, journal, measure, workers, watch
+        self.key, self.unit, self.jobs = Key.of(target), measure.unit, jobs
+        self.start, self.lock = time.monotonic(), threading.Lock()
+        self.tried = self.measured = self.failed = self.idle = 0
+        self.history: list[tuple[int, float]] = []
+        self.remarks: list[str] = []
+        self._say("look for decisions")
+        self.tasks = find_tasks(graph, target)
+        if not self.tasks:
+            raise TuningError(f"{target.name} leaves nothing to be decided in this model", where=graph.name)
+
+    def run(self, trials: int, seconds: float | None, seed: int) -> Result:
+        """All of it."""
+        self.deadline = None if seconds is None else self.start + seconds
+        self.defaults()
+        if not self.tasks:
+            raise TuningError("no kernel of the model could be measured", hint=self.remarks[0])
+        self.patience = PATIENCE * len(self.tasks)
+        self.history.append((0, self.total(best=True)))
+        ended = "every candidate was tried"
+        try:
+            search(self.tasks, self.evaluate, trials, max(BATCH, self.measure.devices), seed)
+            if self.tried >= trials:
+                ended = f"{trials} candidates were tried"
+        except _Over as over:
+            ended = str(over)
+        except KeyboardInterrupt:
+            ended = "interrupted"
+        if self.measured and not self.measure.exact:
+            self.confirm()
+        rows = tuple(
+            Row(t.what, t.count, self.value(t, {}), self.best_value(t), self.chosen(t)) for t in self.tasks
+        )
+        return Result(rows, self.unit, tuple(self.history), self.measured, self.failed, ended, tuple(self.remarks))
+
+    def defaults(self) -> None:
+        """Measure the defaults; a task whose default fails is left out."""
+        self._say("compile the defaults")
+        self.plain = build_kernels([task.kernel for task in self.tasks], self.target, self.jobs)
+        self._say("measure the defaults")
+        missing = [t for t in self.tasks if self.found(t, {}) is None]
+        with ThreadPoolExecutor(self.measure.devices) as pool:
+            list(pool.map(lambda task: self.keep(task, {}, self.measure_alone(task)), missing))
+        for task in list(self.tasks):
+            record = self.found(task, {})
+            if record is None or record.value is None:
+                self.tasks.remove(task)
+                self.remarks.append(f"{task.what} is left out: its default fails ({record and record.error})")
+
+    def evaluate(self, task: Task, choices: Sequence[Chosen]) -> list[Record]:
+        """Records of candidates: known ones, and those that are built and measured now."""
+        self._check_time()
+        chosen = [task.space.differing(c) for c in choices]
+        new = [c for c in chosen if self.found(task, c) is None]
+        before = self.total(best=True)
+        self._say(task.what)
+        digest = task.kernel.digest
+        planned = [plan_variants([task.kernel], self.target, {digest: c})[digest][0] for c in new]
+        futures = [self.workers.submit(variant, self.target) for variant in planned]
+        with ThreadPoolExecutor(self.measure.devices) as pool:
+            list(pool.map(lambda pair: self._try(task, *pair), zip(new, futures, strict=True)))
+        self.tried += len(choices)
+        after = self.total(best=True)
+        self.history.append((self.tried, after))
+        self.idle = 0 if after <= WORTH * before else self.idle + len(choices)
+        if self.idle >= self.patience:
+            raise _Over(f"{self.idle} candidates passed without gain")
+        records = [self.found(task, c) for c in chosen]
+        return [r for r in records if r is not None]
+
+    def _try(self, task: Task, chosen: Chosen, compiled: object) -> None:
+        """Measure one candidate."""
+        failure = compiled.result()  # type: ignore[attr-defined]
+        self._check_time()
+        if failure is not None:
+            self.keep(task, chosen, Outcome("unbuildable", failure.strip().splitlines()[-1]))
+        elif self.measure.exact:
+            self.keep(task, chosen, self.measure.run(task, [self.built(task, chosen)]))
+        else:
+            self.keep(task, chosen, self.beside(task, chosen))
+        self._say(task.what)
+
+    def measure_alone(self, task: Task) -> Outcome:
+        """Measure a default."""
+        return self.measure.run(task, [self.built(task, {})])
+
+    def beside(self, task: Task, chosen: Chosen) -> Outcome:
+        """Measure a candidate beside the best so far: its value is the best one's times their ratio.
+
+        One that seems to be better is measured twice, and the worse result counts: luck must not win.
+        """
+        best = self.journal.records.best(self.key, task.kernel.digest, self.unit)
+        assert best is not None and best.value is not None, "defaults come first"  # noqa: PT018
+        variants = [self.built(task, c) for c in (chosen, dict(best.decisions))]
+        ratio = 0.0
+        for _ in range(2):
+            outcome = self.measure.run(task, variants)
+            if outcome.status != "ok":
+                return outcome
+            ratio = max(ratio, outcome.values[0] / outcome.values[1])
+            if ratio > PROMISING:
+                break
+        return replace(outcome, values=(ratio * best.value,))
+
+    def confirm(self) -> None:
+        """Measure every winner beside its default, which settles the gain that is recorded."""
+        for task in self.tasks:
+            chosen, default = self.chosen(task), self.value(task, {})
+            if not chosen:
+                continue
+            self._say(f"confirm {task.what}")
+            variants = [self.built(task, c) for c in (chosen, {})]
+            outcomes = [self.measure.run(task, variants) for _ in range(2)]
+            if all(o.status == "ok" for o in outcomes):
+                ratio = max(o.values[0] / o.values[1] for o in outcomes)
+                self.keep(task, chosen, replace(outcomes[0], values=(ratio * default,)))
+
+    def keep(self, task: Task, chosen: Chosen, outcome: Outcome) -> None:
+        """Write a record."""
+        value = outcome.values[0] if outcome.status == "ok" else None
+        decisions = tuple(sorted(chosen.items()))
+        record = Record(task.kernel.digest, task.what, self.target.name, self.key, decisions, outcome.status, self.unit,
+                        value, outcome.error)  # fmt: skip
+        with self.lock:
+            self.journal.append(record)
+            self.measured += 1
+            self.failed += value is None
+
+    def built(self, task: Task, chosen: Chosen) -> Built:
+        """A candidate that was compiled."""
+        digest = task.kernel.digest
+        if not chosen:
+            return self.plain[digest]
+        return build_kernels([task.kernel], self.target, chosen={digest: chosen})[digest]
+
+    def found(self, task: Task, chosen: Chosen) -> Record | None:
+        """The record of a candidate."""
+        return self.journal.records.find(self.key, task.kernel.digest, self.unit, tuple(sorted(chosen.items())))
+
+    def value(self, task: Task, chosen: Chosen) -> float:
+        """The value of a correct candidate."""
+        record = self.found(task, chosen)
+        assert record is not None and record.value is not None, "it was measured"  # noqa: PT018
+        return record.value
+
+    def chosen(self, task: Task) -> Chosen:
+        """The decisions that are best, ``{}`` where that is the default or hardly worse."""
+        best = self.journal.records.best(self.key, task.kernel.digest, self.unit)
+        better = best is not None and best.value is not None and best.value <= LEAST_GAIN * self.value(task, {})
+        return dict(best.decisions) if best is not None and better else {}
+
+    def best_value(self, task: Task) -> float:
+        """The value of the decisions that are best."""
+        return self.value(task, self.chosen(task))
+
+    def total(self, best: bool) -> float:
+        """The sum over the model."""
+        return sum(t.count * (self.best_value(t) if best else self.value(t, {})) for t in self.tasks)
+
+    def _check_time(self) -> None:
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            raise _Over("the time is over")
+
+    def _say(self, doing: str) -> None:
+        if self.watch is not None:
+            sums = (self.total(False), self.total(True)) if self.history else (0.0, 0.0)
+            elapsed = time.monotonic() - self.start
+            self.watch(Progress(self.tried, self.measured, *sums, self.unit, self.measure.devices, elapsed, doing))
