@@ -53,7 +53,8 @@ def test_models(name: str, target: str, tmp_path: Path, request: pytest.FixtureR
     promised = measured["stack_bytes"]
     assert promised - 16 < result.stack <= promised + LIBRARY_STACK, "a frame's last bytes may be there for alignment"
     linked = result.flash[f"{manifest['prefix']}.c"] + result.flash[f"{manifest['prefix']}_weights.c"]
-    assert 0 <= measured["flash_bytes"] - linked <= 8, "the linker leaves out the padding at the end of a section"
+    # Linkers leave out the padding at the end of a section; that of RISC-V makes calls shorter too.
+    assert 0 <= measured["flash_bytes"] - linked <= (256 if target == "riscv32" else 8)
 
 
 def _quantized(path: Path, name: str) -> Graph:
