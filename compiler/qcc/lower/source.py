@@ -78,7 +78,7 @@ def _function(
     from qcc.schedule import scheduled
 
     written = import_module(f"qcc.schedule.{target.family}").FUNCTIONS.get(kernel.compute)
-    func = written(kernel) if written is not None else None
+    func = written(kernel, decide) if written is not None else None
     return (func, ()) if func is not None else _hoist(_with_pointers(scheduled(kernel, target, decide), select))
 
 
@@ -151,7 +151,8 @@ def _unselect(body: Any) -> Any:
     low, high, whole = (tirx.const(n, "int32") for n in (-128, 127, 32))
     scalars: dict[str, Callable[..., Any]] = {
         "qcc_min": tirx.Min, "qcc_max": tirx.Max, "qcc_clamp": clamped, "qcc_requantize": requantized,
-        "qcc_saturate": lambda v: clamped(v, low, high), "qcc_requantize_high": lambda a, m: requantized(a, m, whole),
+        "qcc_saturate": lambda v: clamped(v, low, high),
+        "qcc_requantize_high": lambda acc, m, more: requantized(acc, m, whole) + more,
     }  # fmt: skip
 
     def rule(e: Any) -> Any:
