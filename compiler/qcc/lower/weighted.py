@@ -227,7 +227,7 @@ def gemm_calls(
 ) -> list[Call]:
     """Convolution of padded x [B, H, W, C] by w [N, KY, KX, C] into y [B, OH, OW, N], the channels from ``begin``."""
     target = ctx.target
-    if target.emit == "c":
+    if target.firmware:
         assert isinstance(epilogue, Epilogue), "C source has no float layers"
         return [columns_call(node, ctx, x, y, residual, w, window, epilogue, begin)]
     n, ky, kx, channels = w.shape
@@ -275,7 +275,7 @@ def depthwise_call(
     node: Node, ctx: LowerContext, x: Placed, y: Placed, w: Weights, window: Window, epilogue: Epilogue | FloatEpilogue
 ) -> Call:
     """Depthwise convolution of padded x [B, H, W, C] by w [C, KY, KX, 1] into y [B, OH, OW, C]."""
-    if ctx.target.emit == "c":
+    if ctx.target.firmware:
         assert isinstance(epilogue, Epilogue), "C source has no float layers"
         return plane_call(node, ctx, x, y, w, window, epilogue)
     sliding = window.stride[0] == window.dilation[0] == 1
