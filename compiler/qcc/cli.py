@@ -41,6 +41,8 @@ def main() -> None:
 @click.option("--name", help="Name of the library and its functions  [default: the model file's]")
 @click.option("--io", type=click.Choice(["float", "int8"]),
               help="What the compiled model takes and returns  [default: int8 for microcontrollers, else float]")
+@click.option("--mode", type=click.Choice(["int8", "dynamic", "float16"]), default="int8", show_default=True,
+              help="dynamic: int8 weights, activations quantized at run time. float16: weights of float16.")
 @click.option("--jobs", type=click.IntRange(1), help="Processes that compile kernels  [default: one for each core]")
 @click.option("--dump-ir", type=click.Path(path_type=Path), help="Folder for the graph after every stage.")
 @click.option("--host", help="Target for what an accelerator cannot compute  [default: such nodes are errors]")
@@ -52,21 +54,21 @@ def main() -> None:
               help="Print the graph after this stage, and compile nothing.")
 def compile_command(
     model: Path, target: str, calib: Path | None, output: Path | None, name: str | None,
-    io: Literal["float", "int8"] | None, jobs: int | None, dump_ir: Path | None, host: str | None,
-    package: str | None, records: Path | None, stop_after: str | None,
+    io: Literal["float", "int8"] | None, mode: Literal["int8", "dynamic", "float16"], jobs: int | None,
+    dump_ir: Path | None, host: str | None, package: str | None, records: Path | None, stop_after: str | None,
 ) -> None:  # fmt: skip
     """Compile an ONNX or TFLite MODEL into a library, its header, and a manifest."""
     from qcc import pipeline, report
     from qcc.ir.text import show
 
     if stop_after is not None:
-        for stage, graph in pipeline.stages(model, calib=calib, name=name, io=io or "float"):
+        for stage, graph in pipeline.stages(model, calib=calib, name=name, io=io or "float", mode=mode):
             if stage == stop_after or (stage == "quantize" and stop_after != "import"):
                 click.echo(show(graph), nl=False)  # an integer model has no stage "simplify"
                 return
     folder = output or Path("build") / model.stem
     made = pipeline.compile(model, target=target, calib=calib, out=folder, name=name, io=io, jobs=jobs, dump_ir=dump_ir,
-                            host=host, package=package, records=records)
+                            host=host, package=package, records=records, mode=mode)
     report.summary(made.manifest, folder)
 
 
@@ -216,7 +218,7 @@ def sweep(model: Path, target: str, vary: tuple[str, ...], calib: Path | None, p
         plot.write_text(scatter(shown, "on-chip memory, MiB", "latency, ms"))
 
 
-class _Duration(click.ParamType):  # type: ignore[type-arg]
+class Duration(click.ParamType):  # type: ignore[type-arg]
     """Seconds; ``90s``, ``10m`` or ``2h``."""
 
     name = "duration"
@@ -236,7 +238,7 @@ class _Duration(click.ParamType):  # type: ignore[type-arg]
 @click.option("--records", type=click.Path(path_type=Path), required=True,
               help="The file that keeps what is measured; a job takes up where an earlier one ended.")
 @click.option("--trials", type=click.IntRange(1), default=400, show_default=True, help="Candidates to try in all.")
-@click.option("--time", "seconds", type=_Duration(), help="Longest time: 90s, 10m, 2h.")
+@click.option("--time", "seconds", type=Duration(), help="Longest time: 90s, 10m, 2h.")
 @click.option("--rpc", metavar="HOST:PORT", help="Measure on the devices of this TVM RPC tracker.")
 @click.option("--key", help="The devices' key at the tracker.")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes that compile kernels.")
@@ -252,8 +254,8 @@ def tune(
     from qcc.tune import report
     from qcc.tune.measure import choose_measure
 
-    chosen = Target.load(target)
-    measure = choose_measure(chosen, rpc, key)
+    chosen = pipeline.load_target(target)
+    measure = choose_measure(chosen, rpc, key) if isinstance(chosen, Target) else None
     with report.shown_progress(trials, seconds) as watch:
         result = pipeline.autotune(model, target=chosen, records=records, calib=calib, trials=trials, seconds=seconds,
                                    seed=seed, jobs=jobs, measure=measure, watch=watch)  # fmt: skip

@@ -20,8 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qcc.errors import CalibrationError, QccError, TargetError
-from qcc.ir.graph import Graph
+from qcc.errors import CalibrationError, QccError, TargetError, TuningError
+from qcc.ir.graph import Graph, runs_float
 from qcc.ir.text import show
 from qcc.ir.verify import verify
 from qcc.target import Target
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from qcc.plan.layout import Layout
     from qcc.quantize.calibrate import Calibration
     from qcc.quantize.convert import Io
+    from qcc.quantize.modes import Mode
     from qcc.runtime import Model
     from qcc.tune.job import Progress, Result
     from qcc.tune.measure import Measure
@@ -49,7 +50,7 @@ def compile(
     out: str | Path | None = None, name: str | None = None, io: Io | None = None, method: str = "mse",
     jobs: int | None = None, dump_ir: str | Path | None = None, progress: bool | None = None,
     example_inputs: Any = None, host: str | Path | Target | None = None, package: str | None = None,
-    records: str | Path | None = None,
+    records: str | Path | None = None, mode: Mode = "int8",
 ) -> Model | NpuModel:
     """Compile a model into a library for ``target``, or into an accelerator's program, and load it.
 
@@ -63,12 +64,15 @@ def compile(
     (``quantize.observers.METHODS``). ``jobs``: processes that build kernels. ``dump_ir``: a folder for the graph after
     each stage. ``progress``: bars on stderr (None: where that is a terminal). ``host``: with an accelerator, the target
     for nodes that it cannot compute. ``package``: the kind of firmware project that C source is for
-    (``emit.ecosystems``). ``records``: a file that ``qcc tune`` wrote (None: those that come with qcc). Raises
-    ``QccError``.
+    (``emit.ecosystems``). ``records``: a file that ``qcc tune`` wrote (None: those that come with qcc). ``mode``:
+    "int8"; "dynamic" (int8 weights, activations quantized while it runs) or "float16" (float16 weights, float32
+    arithmetic), which need no ``calib`` and a CPU target (docs/modes.md). Raises ``QccError``.
     """
     from qcc.emit.library import check_output
 
     chosen = load_target(target)
+    if mode != "int8":
+        check_mode(mode, chosen, calib, io)
     if package is not None and not (isinstance(chosen, Target) and chosen.emit == "c"):
         raise TargetError(f"there are no {package} packages for {chosen.name}: it does not get C source",
                           hint="choose a microcontroller, or leave --package out")
@@ -79,7 +83,7 @@ def compile(
     remarks: list[str] = []
     graph = Graph("")
     found = stages(model, calib=calib, name=name, io=io, method=method, progress=progress, remarks=remarks,
-                   example_inputs=example_inputs)
+                   example_inputs=example_inputs, mode=mode)
     for stage, graph in found:
         if dump_ir is not None:
             _dump(graph, stage, Path(dump_ir))
@@ -104,6 +108,18 @@ def compile(
     return made
 
 
+def check_mode(mode: Mode, target: Target | Description, calib: Any, io: Io | None) -> None:
+    """Refuse what a mode that runs float cannot do."""
+    fault = target.float_fault if isinstance(target, Target) else "it has no float unit"
+    if fault:
+        raise TargetError(f"mode {mode} needs a CPU that runs float32: {fault}", where=target.name,
+                          hint="use --mode int8, or a CPU target")
+    if calib is not None:
+        raise CalibrationError(f"mode {mode} takes no samples", hint="leave out --calib (or calib=…)")
+    if io == "int8":
+        raise QccError(f"inputs and outputs are float in mode {mode}", hint="leave out --io int8")
+
+
 def load_target(target: str | Path | Target | Description) -> Target | Description:
     """A target by name or file: a CPU, or an accelerator (``kind = "npu"``). Raises TargetError."""
     from qcc.npu.description import Description, is_npu
@@ -124,7 +140,7 @@ def quantize(
 
 def stages(
     model: Any, *, calib: Any = None, name: str | None = None, io: Io = "float", method: str = "mse",
-    progress: bool | None = None, remarks: list[str] | None = None, example_inputs: Any = None,
+    progress: bool | None = None, remarks: list[str] | None = None, example_inputs: Any = None, mode: Mode = "int8",
 ) -> Iterator[tuple[str, Graph]]:
     """The graph after each of ``STAGES``, verified; an integer graph is passed through."""
     from qcc.passes import FUSE_INTEGER, simplify
@@ -133,6 +149,8 @@ def stages(
     verify(graph)
     if graph is not model or not is_integer(graph):
         yield "import", graph
+    if is_integer(graph) and mode != "int8":
+        raise QccError("the model is quantized already", where=graph.name, hint="compile it with --mode int8")
     if is_integer(graph):
         for rewrite in FUSE_INTEGER:
             graph = rewrite(graph)
@@ -143,6 +161,14 @@ def stages(
     graph = simplify(graph)
     verify(graph)
     yield "simplify", graph
+
+    if mode != "int8":
+        from qcc.quantize.modes import convert_mode
+
+        graph = convert_mode(graph, mode, remarks)
+        verify(graph)
+        yield "quantize", graph
+        return
 
     from qcc.quantize.assign import assign
     from qcc.quantize.convert import convert
@@ -187,7 +213,8 @@ def build(
     layout = plan_layout(graph, target)
     calls = lower(graph, layout)
     remarks = [] if remarks is None else remarks
-    built = _build(calls, target, jobs, progress, _decisions(calls, target, records, remarks))
+    calls, chosen = _decided(calls, target, records, remarks)
+    built = _build(calls, target, jobs, progress, chosen)
     arena = plan_arena(layout, work_bytes(built, calls), count_touches(calls))
     made = Package(graph.name, graph, layout, arena, calls, built, target, tuple(remarks))
     if target.emit == "c":
@@ -198,8 +225,8 @@ def build(
 
 
 def autotune(
-    model: Any, *, target: str | Path | Target = "host", records: str | Path, calib: Any = None, trials: int = 400,
-    seconds: float | None = None, seed: int = 0, jobs: int = 1, measure: Measure | None = None,
+    model: Any, *, target: str | Path | Target | Description = "host", records: str | Path, calib: Any = None,
+    trials: int = 400, seconds: float | None = None, seed: int = 0, jobs: int = 1, measure: Measure | None = None,
     watch: Callable[[Progress], None] | None = None, name: str | None = None, method: str = "mse",
     example_inputs: Any = None,
 ) -> Result:
@@ -212,7 +239,10 @@ def autotune(
     """
     from qcc.tune.job import run_job
 
-    chosen = target if isinstance(target, Target) else Target.load(target)
+    chosen = load_target(target)
+    if not isinstance(chosen, Target):
+        raise TuningError("an accelerator's compiler tries every tiling on the cycle model by itself",
+                          where=chosen.name, hint="compile: there is nothing to tune")
     io: Io = "int8" if chosen.emit == "c" else "float"
     graph = quantize(model, calib=calib, name=name, io=io, method=method, example_inputs=example_inputs)
     return run_job(graph, chosen, Path(records), trials=trials, seconds=seconds, seed=seed, jobs=jobs, measure=measure,
@@ -223,8 +253,12 @@ def lower(graph: Graph, layout: Layout) -> list[Call]:
     """The kernel calls of an integer program, in order."""
     from qcc.ops import OPS
 
-    computed = [node for node in graph.nodes if not layout.is_view(node.output)]
-    return [call for node in computed for call in OPS[node.op].kernels(node, layout)]
+    calls: list[Call] = []
+    for node in graph.nodes:
+        if not layout.is_view(node.output):
+            op = OPS[node.op]
+            calls += (op.float_kernels if runs_float(graph, node) else op.kernels)(node, layout)
+    return calls
 
 
 def is_integer(graph: Graph) -> bool:
@@ -303,21 +337,29 @@ def _sources(folder: str) -> str:
     return state.hexdigest()
 
 
-def _decisions(
+def _decided(
     calls: list[Call], target: Target, records: str | Path | None, remarks: list[str]
-) -> dict[str, dict[str, int]]:
-    """Tuned decisions by kernel, from a user's records or those that come with qcc; ``remarks`` say how many."""
+) -> tuple[list[Call], dict[str, dict[str, int]]]:
+    """The calls with constants packed as records want them, and the decisions by kernel that are left to schedules.
+
+    ``records``: a user's, or None for those that come with qcc; ``remarks`` say how many kernels they know.
+    """
+    from qcc.lower.repack import repacked, scheduled_decisions
     from qcc.tune.records import Key, load_records, shipped_records
 
     known = shipped_records(target) if records is None else load_records(Path(records))
     if not len(known):
-        return {}
+        return calls, {}
     key, digests = Key.of(target), {call.kernel.digest for call in calls}
     chosen = known.chosen(key, digests)
+    if records is None and not chosen and known.stale(key) is None:
+        return calls, {}
     source, ignored = "the records that come with qcc" if records is None else str(records), known.stale(key)
     remarks.append(f"{len(chosen)} of {len(digests)} kernels are compiled as {source} say"
                    + (f"; ignored: {ignored}" if ignored else ""))  # fmt: skip
-    return chosen
+    repacks = [repacked(call, target, chosen.get(call.kernel.digest, {})) for call in calls]
+    digests_now = {old.kernel.digest: new.kernel.digest for old, new in zip(calls, repacks, strict=True)}
+    return repacks, {digests_now[digest]: scheduled_decisions(c) for digest, c in chosen.items()}
 
 
 def _build(

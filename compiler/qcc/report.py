@@ -68,6 +68,8 @@ def summary(manifest: Manifest, folder: Path) -> None:
     over = area["bytes"] / area["lower_bound"] - 1 if area["lower_bound"] else 0.0
     library = folder / f"lib{manifest['prefix']}.so"
     out.print(f"target  {manifest['target']['name']}")
+    if manifest.get("arithmetic", "int8") != "int8":
+        out.print(f"mode    {manifest['arithmetic']}")
     out.print(f"work    {manifest['macs']:,} MACs in {sum(bool(x['kernels']) for x in manifest['layers'])} layers")
     out.print(f"arena   {area['bytes']:,} bytes ({over:.1%} above the largest live set)")
     out.print(f"weights {manifest['weight_bytes']:,} bytes")

@@ -65,6 +65,16 @@ class Memory(_Table):
     bytes: int = Field(ge=1)
 
 
+class Board(_Table):
+    """QEMU's board with such a processor, on which tuning counts instructions: ``-M machine``, and the [origin, bytes]
+    of its memory for code and for data.
+    """
+
+    machine: str
+    code: list[int] = Field(min_length=2, max_length=2)
+    data: list[int] = Field(min_length=2, max_length=2)
+
+
 class Target(_Table):
     """One kind of machine. Every target computes the same bytes; these fields say how."""
 
@@ -97,6 +107,7 @@ class Target(_Table):
     """None: there are no objects, only source."""
     link: Link
     run: Run = Run()
+    board: Board | None = None
     memory: list[Memory] = []
     """Regions of a microcontroller's RAM, the fastest first. Empty: one, ``arena``, of any size."""
     flash: int | None = Field(None, ge=1)
@@ -106,6 +117,13 @@ class Target(_Table):
     def halos(self) -> bool:
         """Whether images are kept with their padding around them: it costs memory and saves conditions."""
         return self.emit == "library"
+
+    @property
+    def float_fault(self) -> str:
+        """Why the modes that run float are not for it; empty where float32 follows IEEE 754 and multiply-adds fuse."""
+        if self.emit == "c":
+            return "its programs are integer-only C"
+        return "its float vectors take subnormal numbers for zeros" if self.family == "neon32" else ""
 
     @property
     def products(self) -> int:
@@ -135,7 +153,7 @@ class Target(_Table):
 
     def codegen_key(self) -> dict[str, Any]:
         """Everything that object code depends on, for the cache: JSON values."""
-        outside = {"name", "description", "arch", "requires", "link", "run", "memory", "flash"}
+        outside = {"name", "description", "arch", "requires", "link", "run", "board", "memory", "flash"}
         return self.model_dump(exclude=outside)
 
     def missing(self) -> list[str]:

@@ -18,13 +18,15 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 def random_samples(model: Model | NpuModel, count: int = 4, seed: int = 0) -> list[dict[str, NDArray[Any]]]:
-    """Inputs that reach every int8 value: uniform in the range of each input."""
+    """Inputs that reach every int8 value: uniform in the range of each input; normal ones where it has none."""
     rng = np.random.default_rng(seed)
 
     def draw(entry: Mapping[str, Any]) -> NDArray[Any]:
+        if entry["dtype"] == "float32" and "scale" not in entry:
+            return np.asarray(rng.normal(size=entry["shape"]), np.float32)
         q = rng.integers(-128, 128, entry["shape"])
         if entry["dtype"] == "float32":
-            q = (q - entry.get("zero_point", 0)) * entry.get("scale", 1.0)
+            q = (q - entry["zero_point"]) * entry["scale"]
         return np.asarray(q, entry["dtype"])
 
     return [{entry["name"]: draw(entry) for entry in model.manifest["inputs"]} for _ in range(count)]

@@ -134,6 +134,88 @@ static inline void qcc_dot_1x4(const int8_t *x, const int8_t *w, int32_t groups,
 #endif
 }
 
+/* qcc_dot_2x2 with weights that are int16 already, twice as long: a group is (a0, c0), (a1, c1), (b0, d0), (b1, d1). */
+static inline void qcc_dot_2x2_words(const int16_t *column, const int16_t *w, int32_t groups, int32_t *sums)
+{
+#if QCC_DSP
+#define QCC_STEP                                                                                                       \
+    "ldrd   %[a], %[b], [%[w]], #8\n\t"                                                                                \
+    "ldrd   %[x], %[y], [%[column]], #8\n\t"                                                                           \
+    "smlad  %[s0], %[a], %[x], %[s0]\n\t"                                                                              \
+    "smlad  %[s1], %[a], %[y], %[s1]\n\t"                                                                              \
+    "smlad  %[s2], %[b], %[x], %[s2]\n\t"                                                                              \
+    "smlad  %[s3], %[b], %[y], %[s3]\n\t"
+    int32_t s0 = sums[0], s1 = sums[1], s2 = sums[2], s3 = sums[3], a, b, x, y;
+    const int16_t *const end = &w[8 * groups];
+    if ((groups & 1) != 0) {
+        __asm__ volatile(QCC_STEP QCC_STEP
+                         : [s0] "+&r"(s0), [s1] "+&r"(s1), [s2] "+&r"(s2), [s3] "+&r"(s3), [w] "+&r"(w),
+                           [column] "+&r"(column), [a] "=&r"(a), [b] "=&r"(b), [x] "=&r"(x), [y] "=&r"(y)
+                         :
+                         : "memory");
+    }
+    if (groups > 1) {
+        __asm__ volatile("1:\n\t" QCC_STEP QCC_STEP QCC_STEP QCC_STEP "cmp %[w], %[end]\n\t"
+                         "bne 1b"
+                         : [s0] "+&r"(s0), [s1] "+&r"(s1), [s2] "+&r"(s2), [s3] "+&r"(s3), [w] "+&r"(w),
+                           [column] "+&r"(column), [a] "=&r"(a), [b] "=&r"(b), [x] "=&r"(x), [y] "=&r"(y)
+                         : [end] "r"(end)
+                         : "cc", "memory");
+    }
+#undef QCC_STEP
+    sums[0] = s0;
+    sums[1] = s1;
+    sums[2] = s2;
+    sums[3] = s3;
+#else
+    for (int32_t k = 0; k < (2 * groups); ++k) {
+        for (int32_t c = 0; c < 2; ++c) {
+            const int32_t w0 = w[(4 * k) + (2 * c)], w1 = w[(4 * k) + (2 * c) + 1];
+            for (int32_t p = 0; p < 2; ++p) {
+                sums[(2 * c) + p] += (column[(4 * k) + (2 * p)] * w0) + (column[(4 * k) + (2 * p) + 1] * w1);
+            }
+        }
+    }
+#endif
+}
+
+/* qcc_dot_1x4 with such weights. */
+static inline void qcc_dot_1x4_words(const int8_t *x, const int16_t *w, int32_t groups, int32_t *sums)
+{
+#if QCC_DSP
+#define QCC_HALF(s, r)                                                                                                 \
+    "ldrd   %[a], %[b], [%[w]], #8\n\t"                                                                                \
+    "smlad  %[" s "], %[a], %[x0], %[" s "]\n\t"                                                                       \
+    "smlad  %[" r "], %[b], %[x0], %[" r "]\n\t"                                                                       \
+    "ldrd   %[a], %[b], [%[w]], #8\n\t"                                                                                \
+    "smlad  %[" s "], %[a], %[x1], %[" s "]\n\t"                                                                       \
+    "smlad  %[" r "], %[b], %[x1], %[" r "]\n\t"
+    int32_t s0 = sums[0], s1 = sums[1], s2 = sums[2], s3 = sums[3], a, b, x0, x1;
+    const int8_t *const end = &x[4 * groups];
+    __asm__ volatile("1:\n\t"
+                     "ldr    %[x1], [%[x]], #4\n\t"
+                     "sxtb16 %[x0], %[x1]\n\t"
+                     "sxtb16 %[x1], %[x1], ror #8\n\t" QCC_HALF("s0", "s1") QCC_HALF("s2", "s3") "cmp %[x], %[end]\n\t"
+                     "bne 1b"
+                     : [s0] "+&r"(s0), [s1] "+&r"(s1), [s2] "+&r"(s2), [s3] "+&r"(s3), [w] "+&r"(w), [x] "+&r"(x),
+                       [a] "=&r"(a), [b] "=&r"(b), [x0] "=&r"(x0), [x1] "=&r"(x1)
+                     : [end] "r"(end)
+                     : "cc", "memory");
+#undef QCC_HALF
+    sums[0] = s0;
+    sums[1] = s1;
+    sums[2] = s2;
+    sums[3] = s3;
+#else
+    for (int32_t g = 0; g < groups; ++g) {
+        for (int32_t c = 0; c < 4; ++c) {
+            const int16_t *const v = &w[(16 * g) + (8 * (c / 2)) + (2 * (c % 2))];
+            sums[c] += (x[4 * g] * v[0]) + (x[(4 * g) + 2] * v[1]) + (x[(4 * g) + 1] * v[4]) + (x[(4 * g) + 3] * v[5]);
+        }
+    }
+#endif
+}
+
 /* ---- Depthwise: rows of three taps over a plane of bytes ---- */
 
 /* A row of three weights (a, b, c) as pairs: (a, c) in the low word, (b, anything) in the high word. Reads w[3]. */

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from permission import ask_for
+from qcc.ir.evaluate import reference
 from qcc.ir.graph import Graph
 from qcc.ir.verify import verify
 from qcc.lower.build import build_kernels
 from qcc.lower.kernel import BufferArg, Call, View
-from qcc.ops import OPS
 from qcc.pipeline import lower
 from qcc.plan.layout import Layout, plan_layout
 from qcc.target import Target
@@ -53,7 +53,8 @@ class Memory:
             buffer = self.layout.buffers[self.layout.places[fill.value].buffer]
             assert buffer.frame is not None
             (top, left, _, _), (_, h, w, _) = buffer.frame.halo, buffer.frame.shape
-            image = self.bytes[buffer.name][GUARD:-GUARD].reshape(buffer.frame.outer)
+            item = np.dtype(buffer.dtype).itemsize
+            image = self.bytes[buffer.name][GUARD:-GUARD].reshape(*buffer.frame.outer, item)
             inside = image[:, top : top + h, left : left + w].copy()
             image[...] = fill.byte & 0xFF
             image[:, top : top + h, left : left + w] = inside
@@ -110,9 +111,7 @@ class Machine:
             x = {k: graph.constants[v] if v in graph.constants else memory.read(v) for k, v in node.inputs.items()}
             expected = Memory(layout, number)
             expected.bytes = {name: array.copy() for name, array in memory.bytes.items()}
-            expected.write(
-                node.output, OPS[node.op].integer(node, x, graph.input_types(node), graph.types[node.output])
-            )
+            expected.write(node.output, reference(graph, node, x))
             for call in self.calls[number]:
                 if call.node == node.output:
                     self.run(call, memory)

@@ -84,4 +84,5 @@ def test_avx2(seed: int, tmp_path: Path) -> None:
 def test_every_op_and_a_name_for_every_graph() -> None:
     """The graphs hold every op that a float model can have."""
     found = {node.op for seed in range(GRAPHS) for node in load(random_model(seed)).nodes}
-    assert found == OPS.keys() - {"quantize", "dequantize", "recentre", "lut", "fake_quant"}
+    assert found == OPS.keys() - {"quantize", "dequantize", "recentre", "lut", "fake_quant", "dynamic_steps",
+                                 "dynamic_quantize"}

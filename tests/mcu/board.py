@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from qcc.runtime import read_manifest
 
-HERE = Path(__file__).parent / "board"
+HERE = Path(__file__).parents[2] / "runtime" / "board"
 
 
 @dataclass(frozen=True)

@@ -163,5 +163,6 @@ def _fills(p: Package, value: str) -> Iterator[str]:
         place = p.layout.places[fill.value]
         frame = p.layout.buffers[place.buffer].frame
         assert frame is not None, "only frames have halos"
-        numbers = ", ".join(map(str, (*frame.shape, *frame.halo, fill.byte & 0xFF)))
+        pixel = frame.shape[3] * np.dtype(place.view.dtype).itemsize
+        numbers = ", ".join(map(str, (*frame.shape[:3], pixel, *frame.halo, fill.byte & 0xFF)))
         yield f"    qcc_fill_halo(arena + {p.arena.offsets[place.buffer]}, {numbers});"

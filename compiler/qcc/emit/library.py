@@ -95,7 +95,8 @@ def replacing(folder: Path) -> Iterator[Path]:
 def _link(target: Target, sources: list[str], work: Path, library: Path) -> None:
     """Compile the entry and link it with the kernels; the working folder holds the weights."""
     options = ["-Wl,--as-needed", "-Wl,--version-script=exports.map", "-Wl,-z,noexecstack"]
-    call_tool([*compiler_command(target), "-shared", "-fPIC", *sources, *_threads(target), "-o", str(library), *options],
+    call_tool([*compiler_command(target), "-shared", "-fPIC", *sources, *_threads(target), "-o", str(library),
+               *options],
               work)  # fmt: skip
 
 

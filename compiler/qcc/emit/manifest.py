@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from qcc.emit.package import Package
-from qcc.ir.graph import Node
+from qcc.ir.graph import Graph, Node
 from qcc.lower.kernel import BufferArg
 from qcc.ops import OPS
 from qcc.runtime import FORMAT
@@ -34,6 +34,7 @@ def manifest(package: Package, functions: Mapping[str, str] | None = None) -> di
                    "emit": p.target.emit, "run": p.target.run.command},
         "inputs": edges["input"],
         "outputs": edges["output"],
+        "arithmetic": arithmetic(p.graph),
         "macs": sum(layer["macs"] for layer in layers),
         "weight_bytes": p.weights.nbytes,
         "arena": {
@@ -48,6 +49,14 @@ def manifest(package: Package, functions: Mapping[str, str] | None = None) -> di
         "layers": layers,
         "remarks": list(p.remarks),
     }
+
+
+def arithmetic(graph: Graph) -> str:
+    """"int8" for integer programs; "dynamic" or "float16" for those of a mode, "float32" where it found no layer."""
+    dtypes = {t.dtype for t in graph.types.values()}
+    if any(node.op == "dynamic_quantize" for node in graph.nodes):
+        return "dynamic"
+    return next((dtype for dtype in ("int8", "float16") if dtype in dtypes), "float32")
 
 
 def _layer(p: Package, node: Node, functions: Mapping[str, str]) -> dict[str, Any]:

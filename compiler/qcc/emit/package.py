@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from qcc.target import Target
 
 C_TYPES = {"float32": "float", "int8": "int8_t", "uint8": "uint8_t", "int16": "int16_t", "uint16": "uint16_t",
-           "int32": "int32_t", "uint32": "uint32_t", "int64": "int64_t", "bool": "uint8_t"}  # fmt: skip
+           "int32": "int32_t", "uint32": "uint32_t", "int64": "int64_t", "bool": "uint8_t",
+           "float16": "uint16_t"}  # fmt: skip
 KEYWORDS = frozenset(
     """auto break case char const continue default do double else enum extern float for goto if inline int long main
     register restrict return short signed sizeof static struct switch typedef union unsigned void volatile while

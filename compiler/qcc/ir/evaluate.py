@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcc.errors import InputError
-from qcc.ir.graph import Arrays, Graph, Node
+from qcc.ir.graph import Arrays, Graph, Node, runs_float
 from qcc.ops import OPS
 
 
@@ -19,16 +19,20 @@ def run_float(graph: Graph, inputs: Mapping[str, NDArray[Any]], keep: Iterable[s
 
 
 def run_integer(graph: Graph, inputs: Mapping[str, NDArray[Any]], keep: Iterable[str] = ()) -> dict[str, NDArray[Any]]:
-    """Outputs of an integer program, and the values named in ``keep``: the integer reference.
+    """Outputs of a program, and the values named in ``keep``: the reference that every target must match to the byte.
 
-    Inputs are float32 where the program begins with a quantize node, else int8. Raises ``InputError`` on a wrong shape
-    or dtype.
+    Inputs are float32 where the program begins with a quantize node, else int8. In the modes that run float, nodes of
+    float32 are evaluated by ``Op.single``. Raises ``InputError`` on a wrong shape or dtype.
     """
 
-    def step(node: Node, x: Arrays) -> NDArray[Any]:
-        return OPS[node.op].integer(node, x, graph.input_types(node), graph.types[node.output])
+    return _run(graph, inputs, keep, lambda node, x: reference(graph, node, x))
 
-    return _run(graph, inputs, keep, step)
+
+def reference(graph: Graph, node: Node, x: Arrays) -> NDArray[Any]:
+    """The bytes of one node of a program from its inputs by key."""
+    if runs_float(graph, node):
+        return OPS[node.op].single(node, x)
+    return OPS[node.op].integer(node, x, graph.input_types(node), graph.types[node.output])
 
 
 def check_inputs(graph: Graph, inputs: Mapping[str, NDArray[Any]]) -> None:

@@ -156,5 +156,12 @@ class Graph:
         yield from (n.output for n in self.nodes)
 
 
+def runs_float(graph: Graph, node: Node) -> bool:
+    """Whether a node computes float32 from float32 alone."""
+    values = (*node.inputs.values(), node.output)
+    dtypes = {graph.types[value].dtype for value in values}
+    return "float32" in dtypes and "int8" not in dtypes
+
+
 Arrays = Mapping[str, NDArray[Any]]
 Types = Mapping[str, TensorType]

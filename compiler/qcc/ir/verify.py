@@ -185,13 +185,14 @@ def _weights(graph: Graph, node: Node) -> Iterator[str]:
     """Symmetric weights with a scale for each output channel, sums within 32 bits; TFLite's rules are weaker."""
     name = node.inputs["w"]
     weight, q = graph.constants[name], graph.types[name].qparams
+    bias = 0 if "step" in node.inputs else graph.constants[node.inputs["b"]]
     tflite = follows_tflite(node)
     if q is None or q.axis != 0 or np.size(q.scale) != weight.shape[0] or (q.zero_point != 0 and not tflite):
         yield f"weights '{name}' need a scale for each of the {weight.shape[0]} output channels and zero point 0"
         return
     if int(weight.min(initial=0)) < -numerics.WEIGHT_MAX and not tflite:
         yield f"weights '{name}' hold {int(weight.min())}, the least is {-numerics.WEIGHT_MAX}"
-    bound = int(numerics.storage_bound(weight, graph.constants[node.inputs["b"]]).max(initial=0))
+    bound = int(numerics.storage_bound(weight, bias).max(initial=0))
     if bound > numerics.INT32_MAX and not tflite:
         yield f"an accumulator may reach {bound}, which leaves int32"
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from tvm import te, tirx
 
-from qcc.lower import expressions
+from qcc.lower import expressions, float_expressions
 from qcc.lower.kernel import Kernel
 
 Tensors = Mapping[str, Any]
@@ -27,8 +27,11 @@ def compute(function: Callable[[Kernel, Tensors], Any]) -> Callable[[Kernel, Ten
 def _epilogue(kernel: Kernel, t: Tensors, acc: Any, shape: tuple[int, ...]) -> Any:
     """Block ``out``: bias, requantization, residual, clamp along the last axis.
 
-    The shift is a parameter, or, with TFLite's rounding, the operand ``shift``: one for each channel.
+    The shift is a parameter, or, with TFLite's rounding, the operand ``shift``: one for each channel. A result of
+    float32 is not requantized: ``float_expressions.layer``.
     """
+    if kernel.view("y").dtype == "float32":
+        return _float_epilogue(t, acc, shape)
     shift, fraction, clamped = (kernel.param(k) for k in ("shift", "fraction", "clamped"))
     storage = kernel.view("y").dtype
 
@@ -40,6 +43,33 @@ def _epilogue(kernel: Kernel, t: Tensors, acc: Any, shape: tuple[int, ...]) -> A
         )
 
     return te.compute(shape, value, name="out")
+
+
+def _float_epilogue(t: Tensors, acc: Any, shape: tuple[int, ...]) -> Any:
+    def value(*i: Any) -> Any:
+        constants = {key: t[key][i[-1]] for key in ("addend", "scale", "bias") if key in t}
+        if "step" in t:
+            constants["step"] = t["step"][0]
+        residual = t["residual"][i] if "residual" in t else None
+        return float_expressions.layer(acc[i], constants, residual, (t["q"][0], t["q"][1]))
+
+    return te.compute(shape, value, name="out")
+
+
+@compute
+def conv_gemm_float(kernel: Kernel, t: Tensors) -> Any:
+    """``conv_gemm`` with float32 sums, one product after the other; w float32 or float16, dot 1."""
+    return conv_gemm(kernel, t)
+
+
+@compute
+def conv_depthwise_float(kernel: Kernel, t: Tensors) -> Any:
+    """``conv_depthwise`` with float32 sums; w float32 or float16, dot 1."""
+    return conv_depthwise(kernel, t)
+
+
+def _sum_dtype(kernel: Kernel) -> str:
+    return "float32" if kernel.view("x").dtype == "float32" else "int32"
 
 
 @compute
@@ -57,12 +87,12 @@ def conv_gemm(kernel: Kernel, t: Tensors) -> Any:
     batch, height, width = kernel.param("outputs")
     ky, kx = te.reduce_axis((0, taps_y), "ky"), te.reduce_axis((0, taps_x), "kx")
     r = te.reduce_axis((0, groups * dot), "r")
-    shape = (batch, height, width, blocks * lanes)
+    shape, wide = (batch, height, width, blocks * lanes), _sum_dtype(kernel)
     acc = te.compute(
         shape,
         lambda b, i, j, n: te.sum(
-            x[b, i * stride + ky * dilation, j * step + tirx.indexdiv(kx, parts) * hop + r].astype("int32")
-            * w[n // lanes, ky, kx, r // dot, n % lanes, r % dot].astype("int32"),
+            x[b, i * stride + ky * dilation, j * step + tirx.indexdiv(kx, parts) * hop + r].astype(wide)
+            * w[n // lanes, ky, kx, r // dot, n % lanes, r % dot].astype(wide),
             axis=[ky, kx, r],
         ),
         name="acc",
@@ -84,12 +114,12 @@ def conv_depthwise(kernel: Kernel, t: Tensors) -> Any:
     batch, height, width = kernel.param("outputs")
     kx, g = te.reduce_axis((0, taps_x), "kx"), te.reduce_axis((0, groups), "g")
     k = te.reduce_axis((0, column), "k")
-    shape = (batch, height, width, blocks * lanes)
+    shape, wide = (batch, height, width, blocks * lanes), _sum_dtype(kernel)
     acc = te.compute(
         shape,
         lambda b, i, j, n: te.sum(
-            x[b, i, g * column + k, j * stride + tirx.indexdiv(kx, parts) * dilation, n].astype("int32")
-            * w[n // lanes, kx, g, n % lanes, k].astype("int32"),
+            x[b, i, g * column + k, j * stride + tirx.indexdiv(kx, parts) * dilation, n].astype(wide)
+            * w[n // lanes, kx, g, n % lanes, k].astype(wide),
             axis=[kx, g, k],
         ),
         name="acc",

@@ -64,13 +64,16 @@ def window_sums(kernel: Kernel, x: Any, outside: Any) -> Any:
     height, width = kernel.view("x").shape[1:3]
     ky, kx = _taps(kernel)
 
+    def value(i: Any) -> Any:
+        return x[i] if kernel.view("x").dtype == "float32" else wide(x, i)
+
     def tap(b: Any, i: Any, j: Any, c: Any) -> Any:
         row, column = i * stride_y + ky - top, j * stride_x + kx - left
         if not kernel.param("bounded"):
-            return wide(x, (b, row, column, c))
+            return value((b, row, column, c))
         hit = tirx.all(row >= 0, row < height, column >= 0, column < width)
         row, column = expressions.clamp(row, 0, height - 1), expressions.clamp(column, 0, width - 1)
-        return tirx.Select(hit, wide(x, (b, row, column, c)), outside)
+        return tirx.Select(hit, value((b, row, column, c)), outside)
 
     shape = kernel.view("y").shape
     return te.compute(shape, lambda b, i, j, c: te.sum(tap(b, i, j, c), axis=[ky, kx]), name="acc")

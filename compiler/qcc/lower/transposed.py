@@ -10,7 +10,7 @@ import numpy as np
 from qcc.ir.graph import Node
 from qcc.lower.kernel import BufferArg, Call, LowerContext, View
 from qcc.lower.views import Placed
-from qcc.lower.weighted import Epilogue, Window, centred_weights, grouped_calls, moved, table_calls
+from qcc.lower.weighted import Window, centred_weights, epilogue_of, grouped_calls, moved, table_calls
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def phases(out: int, taps: int, stride: int, dilation: int, pad: int) -> list[Ph
 
 
 def transposed_calls(node: Node, ctx: LowerContext) -> list[Call]:
-    """Kernel calls of an integer conv_transpose2d node: a convolution for each phase of rows and of columns.
+    """Kernel calls of a conv_transpose2d node: a convolution for each phase of rows and of columns.
 
     Outputs that meet no tap get a 1x1 convolution with zero weights: their bytes come from bias and residual alone.
     """
@@ -69,7 +69,7 @@ def transposed_calls(node: Node, ctx: LowerContext) -> list[Call]:
             part = w[:, list(rows.taps)][:, :, list(columns.taps)]
             if not part.size:
                 part = np.zeros((w.shape[0], 1, 1, w.shape[3]), w.dtype)
-            epilogue = Epilogue(node, ctx, part)
+            epilogue = epilogue_of(node, ctx, part)
             if epilogue.residual is not None:
                 epilogue.residual = _outputs(epilogue.residual, rows, columns, a["stride"])
             out = _outputs(y, rows, columns, a["stride"])

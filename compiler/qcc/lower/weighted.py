@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,14 +17,15 @@ from qcc.ir.graph import Node
 from qcc.lower.columns import columns_call, plane_call
 from qcc.lower.elementwise import lookup_calls
 from qcc.lower.kernel import BufferArg, Call, CallBuilder, LowerContext, View
-from qcc.lower.views import Placed, merge_axes
+from qcc.lower.views import Placed, merge_axes, storage_offset
 from qcc.numerics import INT8_MAX, INT8_MIN, INT16_MAX, INT32_MAX, accumulator_bound
+from qcc.numerics_float import weight_scale
 from qcc.ops.rounding import follows_tflite
 from qcc.schedule.tiles import depthwise_packing, gemm_parts, whole_groups
 
-Int = TypeVar("Int", np.int8, np.int32)
-Weights = NDArray[np.int8] | NDArray[np.int16]
-"""int8, or int16 where TFLite's weights less their zero point leave int8."""
+Number = TypeVar("Number", bound=np.generic)
+Weights = NDArray[np.int8] | NDArray[np.int16] | NDArray[np.float32] | NDArray[np.float16]
+"""int8, or int16 where TFLite's weights less their zero point leave int8; floating for sums of float32."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def as_images(places: Sequence[Placed]) -> Iterator[list[Placed]]:
         yield part
 
 
-def pad_to(array: NDArray[Int], axis: int, multiple: int) -> NDArray[Int]:
+def pad_to(array: NDArray[Number], axis: int, multiple: int) -> NDArray[Number]:
     """Zeros appended along ``axis`` up to a multiple."""
     missing = -array.shape[axis] % multiple
     return np.pad(array, [(0, missing if i == axis else 0) for i in range(array.ndim)])
@@ -83,13 +84,15 @@ def pad_to(array: NDArray[Int], axis: int, multiple: int) -> NDArray[Int]:
 
 def centred_weights(node: Node, ctx: LowerContext) -> Weights:
     """Weights less their zero point, which only TFLite's first scheme has."""
-    w: NDArray[np.int8] = ctx.constant(node.inputs["w"])
+    w: Weights = ctx.constant(node.inputs["w"])
     zero_point = ctx.type(node.inputs["w"]).zero_point if follows_tflite(node) else 0
     return w.astype(np.int16) - np.int16(zero_point) if zero_point else w
 
 
-def byte_parts(w: Weights) -> list[NDArray[np.int8]]:
-    """int8 arrays whose sum is ``w``."""
+def byte_parts(w: Weights) -> list[NDArray[Any]]:
+    """int8 arrays whose sum is ``w``; floating weights stay as they are."""
+    if w.dtype.kind == "f":
+        return [w]
     rest = w.astype(np.int16)
     parts: list[NDArray[np.int8]] = []
     while rest.any() or not parts:
@@ -98,14 +101,14 @@ def byte_parts(w: Weights) -> list[NDArray[np.int8]]:
     return parts
 
 
-def pack_gemm(w: NDArray[np.int8], lanes: int, dot: int, whole: int) -> NDArray[np.int8]:
+def pack_gemm(w: NDArray[Number], lanes: int, dot: int, whole: int) -> NDArray[Number]:
     """[N, KY, KX, run] → [N / lanes, KY, KX, whole / dot, lanes, dot], padded with zeros."""
     w = pad_to(pad_to(w, 0, lanes), 3, whole)
     n, ky, kx, run = w.shape
     return np.ascontiguousarray(w.reshape(n // lanes, lanes, ky, kx, run // dot, dot).transpose(0, 2, 3, 4, 1, 5))
 
 
-def pack_depthwise(w: NDArray[np.int8], lanes: int, dot: int) -> NDArray[np.int8]:
+def pack_depthwise(w: NDArray[Number], lanes: int, dot: int) -> NDArray[Number]:
     """[N, KY, KX] → [N / lanes, KX, KY / dot, lanes, dot], padded with zeros."""
     w = pad_to(pad_to(w, 0, lanes), 1, dot)
     n, ky, kx = w.shape
@@ -120,8 +123,43 @@ def scaled_to(wanted: int, multiplier: NDArray[np.int32], shift: int) -> tuple[N
     return multiplier, shift
 
 
+class FloatEpilogue:
+    """As ``Epilogue``, of a layer whose result is float32: after sums of float32, or of int8 with a step (``step``)."""
+
+    suffix = "_float"
+
+    def __init__(self, node: Node, ctx: LowerContext, w: Weights) -> None:
+        """``w`` has the output channels first."""
+        channels = w.shape[0]
+        bias = ctx.constant(node.inputs["b"]) if "b" in node.inputs else np.zeros(channels, np.float32)
+        self.vectors: dict[str, NDArray[Any]] = {"addend": bias}
+        self.q = np.array(node.attrs["clamp"] or (-np.inf, np.inf), np.float32)
+        self.residual = ctx.place(node.inputs["residual"]) if "residual" in node.inputs else None
+        self.step: Placed | None = None
+        if "step" in node.inputs:
+            self.suffix = ""
+            self.step = ctx.place(node.inputs["step"])
+            self.vectors["scale"] = weight_scale(ctx.type(node.inputs["w"]).qparams)
+            zero = ctx.type(node.inputs["x"]).zero_point + storage_offset(ctx.storage)
+            self.vectors["bias"] = (-zero * w.reshape(channels, -1).sum(axis=1, dtype=np.int64)).astype(np.int32)
+
+    def params(self, channels: int) -> dict[str, int | bool | None]:
+        """Static parameters; int8 weights are never -128."""
+        return {"channels": channels, "symmetric": True}
+
+    def add_constants(self, call: CallBuilder, begin: int, end: int, lanes: int) -> None:
+        """The vectors for channels [begin, end), padded; and the step."""
+        for key, array in self.vectors.items():
+            call.const(key, pad_to(array[begin:end], 0, lanes))
+        if self.step is not None:
+            call.read("step", self.step)
+
+
 class Epilogue:
     """Constants and parameters of the epilogue of one node, cut to a range of channels on demand."""
+
+    suffix = ""
+    """Of the names of computes."""
 
     def __init__(self, node: Node, ctx: LowerContext, w: Weights) -> None:
         """``w`` has the output channels first; sums over it move the input's stored zero point into the bias."""
@@ -157,16 +195,24 @@ class Epilogue:
         self.symmetric = bool((w > -128).all())
 
     def params(self, channels: int) -> dict[str, int | bool | None]:
-        """Static parameters. ``shift`` is None with TFLite's rounding; ``raised``: some shifts are to the left."""
+        """Static parameters. ``shift`` is None with TFLite's rounding; ``raised``: some shifts are to the left;
+        ``short``: the residual's multiplier fits 16 bits.
+        """
         raised = self.shifts is not None and bool((self.shifts < 0).any())
         return {"channels": channels, "shift": self.shift, "raised": raised, "fraction": self.fraction,
-                "clamped": self.clamped, "narrow": self.narrow, "symmetric": self.symmetric}  # fmt: skip
+                "clamped": self.clamped, "narrow": self.narrow, "symmetric": self.symmetric,
+                "short": abs(int(self.q[4])) <= INT16_MAX}  # fmt: skip
 
     def add_constants(self, call: CallBuilder, begin: int, end: int, lanes: int) -> None:
         """Bias, multiplier and shift of channels [begin, end), padded to whole vectors."""
         for key, array in (("bias", self.bias), ("multiplier", self.multiplier), ("shift", self.shifts)):
             if array is not None:
                 call.const(key, pad_to(array[begin:end], 0, lanes))
+
+
+def epilogue_of(node: Node, ctx: LowerContext, w: Weights) -> Epilogue | FloatEpilogue:
+    """What follows the sums of a layer with weights ``w``."""
+    return (FloatEpilogue if ctx.type(node.output).dtype == "float32" else Epilogue)(node, ctx, w)
 
 
 def vectors(place: Placed, channels: int) -> Placed:
@@ -177,11 +223,12 @@ def vectors(place: Placed, channels: int) -> Placed:
 
 def gemm_calls(
     node: Node, ctx: LowerContext, x: Placed, y: Placed, residual: Placed | None, w: Weights, window: Window,
-    epilogue: Epilogue, begin: int = 0,
+    epilogue: Epilogue | FloatEpilogue, begin: int = 0,
 ) -> list[Call]:
     """Convolution of padded x [B, H, W, C] by w [N, KY, KX, C] into y [B, OH, OW, N], the channels from ``begin``."""
     target = ctx.target
     if target.emit == "c":
+        assert isinstance(epilogue, Epilogue), "C source has no float layers"
         return [columns_call(node, ctx, x, y, residual, w, window, epilogue, begin)]
     n, ky, kx, channels = w.shape
     flat = [as_image(p) for p in (x, y, residual) if p is not None]
@@ -196,16 +243,17 @@ def gemm_calls(
     stacked = np.stack(runs, axis=3).reshape(n, ky, -1, runs[0].shape[3])
     step, hop = window.stride[1] * pixel, window.dilation[1] * pixel
     batch, height, width, _ = y[0].shape
-    calls = []
-    for part in gemm_parts(target, width, n, w[0].size):
+    calls, real = [], w.dtype.kind == "f"
+    for part in gemm_parts(target, width, n, w[0].size, real):
         count, these = part.last - part.first, part.end - part.begin
-        run = whole_groups(target, -(-runs[0].shape[3] // part.dot)) * part.dot
+        groups = -(-runs[0].shape[3] // part.dot)
+        run = (groups if real else whole_groups(target, groups)) * part.dot
         packed = pack_gemm(stacked[part.begin : part.end], part.lanes, part.dot, run)
         blocks, _, taps, groups = packed.shape[:4]
         taps //= len(runs)
         extent = (count - 1) * step + (taps - 1) * hop + groups * part.dot
         call = CallBuilder(
-            "conv_gemm", node.output, macs=batch * height * count * these * (w.size // n),
+            f"conv_gemm{epilogue.suffix}", node.output, macs=batch * height * count * these * (w.size // n),
             params={"stride": window.stride[0], "dilation": window.dilation[0], "step": step, "hop": hop,
                     "parts": len(runs), "outputs": (batch, height, count), "depth": w[0].size,
                     **epilogue.params(these)},
@@ -224,19 +272,20 @@ def gemm_calls(
 
 
 def depthwise_call(
-    node: Node, ctx: LowerContext, x: Placed, y: Placed, w: Weights, window: Window, epilogue: Epilogue
+    node: Node, ctx: LowerContext, x: Placed, y: Placed, w: Weights, window: Window, epilogue: Epilogue | FloatEpilogue
 ) -> Call:
     """Depthwise convolution of padded x [B, H, W, C] by w [C, KY, KX, 1] into y [B, OH, OW, C]."""
     if ctx.target.emit == "c":
+        assert isinstance(epilogue, Epilogue), "C source has no float layers"
         return plane_call(node, ctx, x, y, w, window, epilogue)
     sliding = window.stride[0] == window.dilation[0] == 1
-    lanes, dot = depthwise_packing(ctx.target, w.shape[1], sliding)
+    lanes, dot = depthwise_packing(ctx.target, w.shape[1], sliding, real=w.dtype.kind == "f")
     parts = byte_parts(w[..., 0])
     packed = pack_depthwise(np.stack(parts, axis=3).reshape(*w.shape[:2], -1), lanes, dot)
     (batch, height, width, _), n = y[0].shape, w.shape[0]
     wide = packed.shape[0] * lanes
     call = CallBuilder(
-        "conv_depthwise", node.output, macs=batch * height * width * w.size,
+        f"conv_depthwise{epilogue.suffix}", node.output, macs=batch * height * width * w.size,
         params={"stride": window.stride[1], "dilation": window.dilation[1], "parts": len(parts),
                 "outputs": (batch, height, width), "taps_y": w.shape[1],
                 "sliding": sliding and w.shape[1] % dot > 0, **epilogue.params(n)},
@@ -258,18 +307,18 @@ def depthwise_call(
 
 
 def convolution_calls(node: Node, ctx: LowerContext) -> list[Call]:
-    """Kernel calls of an integer conv2d node."""
+    """Kernel calls of a conv2d node."""
     a = node.attrs
     w = centred_weights(node, ctx)
     x, y = ctx.window(node.inputs["x"], a["pad"]), ctx.place(node.output)
     start = (0, 0) if ctx.target.halos else (-a["pad"][0], -a["pad"][1])
     window = Window(a["stride"], a["dilation"], start)
-    epilogue = Epilogue(node, ctx, w)
+    epilogue = epilogue_of(node, ctx, w)
     return grouped_calls(node, ctx, x, y, w, window, epilogue) + table_calls(node, ctx)
 
 
 def grouped_calls(
-    node: Node, ctx: LowerContext, x: Placed, y: Placed, w: Weights, window: Window, epilogue: Epilogue
+    node: Node, ctx: LowerContext, x: Placed, y: Placed, w: Weights, window: Window, epilogue: Epilogue | FloatEpilogue
 ) -> list[Call]:
     """Convolution of padded x [B, H, W, C] by w [N, KY, KX, C / groups] into y [B, OH, OW, N].
 
@@ -311,9 +360,9 @@ def table_calls(node: Node, ctx: LowerContext) -> list[Call]:
 
 
 def dense_calls(node: Node, ctx: LowerContext) -> list[Call]:
-    """Kernel calls of an integer dense node: a 1x1 convolution whose pixels are the rows of x."""
+    """Kernel calls of a dense node: a 1x1 convolution whose pixels are the rows of x."""
     w = centred_weights(node, ctx)
-    epilogue = Epilogue(node, ctx, w)
+    epilogue = epilogue_of(node, ctx, w)
     places = [ctx.place(node.inputs["x"]), ctx.place(node.output)]
     calls = []
     for x, y, *residual in as_images([*places, *filter(None, [epilogue.residual])]):

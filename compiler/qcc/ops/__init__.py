@@ -8,6 +8,7 @@ from qcc.ops.concat import Concat
 from qcc.ops.conv2d import Conv2d
 from qcc.ops.conv_transpose2d import ConvTranspose2d
 from qcc.ops.dense import Dense
+from qcc.ops.dynamic import DynamicQuantize, DynamicSteps
 from qcc.ops.edges import Dequantize, Quantize, Recentre
 from qcc.ops.expand import Expand
 from qcc.ops.fake_quant import FakeQuant
@@ -30,7 +31,7 @@ _ALL: tuple[Op, ...] = (
     Pointwise(), Lut(), PRelu(), Softmax(),
     MaxPool(), AvgPool(), ReduceMean(), ReduceSum(), ReduceMax(), ArgMax(),
     Concat(), Slice(), Pad(), Reshape(), Transpose(), Expand(), Take(), ResizeBilinear(),
-    FakeQuant(), Quantize(), Dequantize(), Recentre(),
+    FakeQuant(), Quantize(), Dequantize(), Recentre(), DynamicSteps(), DynamicQuantize(),
 )  # fmt: skip
 
 OPS: dict[str, Op] = {op.name: op for op in _ALL}

@@ -33,6 +33,10 @@ class ArgMax(Op):
         """As in the class docstring."""
         return np.asarray(x["x"].argmax(axis=node.attrs["axis"], keepdims=node.attrs["keepdims"]), np.int32)
 
+    def single(self, node: Node, x: Arrays) -> NDArray[Any]:
+        """As in the class docstring."""
+        return self.real(node, x)
+
     def integer(self, node: Node, x: Arrays, types: Types, out: TensorType) -> NDArray[Any]:
         """As in the class docstring: quantization keeps the order."""
         return self.real(node, x)
@@ -46,3 +50,7 @@ class ArgMax(Op):
         from qcc.lower.reduce import argmax_calls
 
         return argmax_calls(node, ctx)
+
+    def float_kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
+        """The same comparisons of float32."""
+        return self.kernels(node, ctx)

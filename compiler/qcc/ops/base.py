@@ -47,6 +47,12 @@ class Op(ABC):
     def real(self, node: Node, x: Arrays) -> NDArray[Any]:
         """The float meaning: float32 arrays by key in, float32 array out."""
 
+    def single(self, node: Node, x: Arrays) -> NDArray[Any]:
+        """The float32 meaning to the bit (``numerics_float``): what every target must produce in the modes that run
+        float. Raises ``IllegalNode`` where there is none.
+        """
+        raise IllegalNode(f"op '{self.name}' cannot run in float32", where=node.output)
+
     @abstractmethod
     def integer(self, node: Node, x: Arrays, types: Types, out: TensorType) -> NDArray[Any]:
         """The integer meaning, and so the bytes every target must produce."""
@@ -59,12 +65,18 @@ class Op(ABC):
         """The kernel calls that compute an integer node; empty where the value is only a view of its input."""
         raise IllegalNode(f"op '{self.name}' has no kernel", where=node.output)
 
+    def float_kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
+        """As ``kernels``, for a node of float32."""
+        raise IllegalNode(f"op '{self.name}' cannot run in float32", where=node.output)
+
     def macs(self, node: Node, types: Types, out: TensorType) -> int:
         """Multiply-accumulates of one run (0 for ops that are not sums of products)."""
         return 0
 
     def form_attributes(self, node: Node, integer: bool) -> tuple[str, ...]:
         """The attributes that a node has: those of the float form, and further ones of the integer form that it is."""
+        if "step" in node.inputs:  # int8 operands, float32 result: what follows the sums is the float form's
+            return self.attributes
         if "rounding" in node.attrs and self.tflite_attributes is not None:
             return (*self.attributes, "rounding", *self.tflite_attributes)
         return (*self.attributes, *self.integer_attributes) if integer else self.attributes

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qcc import numerics, numerics_tflite
+from qcc import numerics, numerics_float, numerics_tflite
 from qcc.ir.graph import Arrays, Node, TensorType, Types
 from qcc.ops.base import Op
 from qcc.ops.epilogue import check_clamp, integer_clamp
@@ -70,6 +71,11 @@ class Add(Op):
         """As in the class docstring."""
         return clamped(node, x["a"] + self.sign * x["b"])
 
+    def single(self, node: Node, x: Arrays) -> NDArray[Any]:
+        """Rounded once."""
+        y = x["a"] + x["b"] if self.sign > 0 else x["a"] - x["b"]
+        return numerics_float.clamp(y, node.attrs["clamp"])
+
     def integer(self, node: Node, x: Arrays, types: Types, out: TensorType) -> NDArray[Any]:
         """As in the class docstring."""
         a = node.attrs
@@ -94,6 +100,12 @@ class Add(Op):
         from qcc.lower import elementwise, tflite
 
         return tflite.add_calls(node, ctx, self.sign) if follows_tflite(node) else elementwise.add_calls(node, ctx)
+
+    def float_kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
+        """See ``lower.floats``."""
+        from qcc.lower.floats import binary_calls
+
+        return binary_calls(node, ctx)
 
 
 class Sub(Add):
@@ -126,6 +138,10 @@ class Mul(Op):
         """As in the class docstring."""
         return clamped(node, x["a"] * x["b"])
 
+    def single(self, node: Node, x: Arrays) -> NDArray[Any]:
+        """Rounded once."""
+        return numerics_float.clamp(x["a"] * x["b"], node.attrs["clamp"])
+
     def integer(self, node: Node, x: Arrays, types: Types, out: TensorType) -> NDArray[Any]:
         """As in the class docstring."""
         left, right = (x[key].astype(np.int64) - types[key].zero_point for key in ("a", "b"))
@@ -143,6 +159,12 @@ class Mul(Op):
 
         return mul_calls(node, ctx)
 
+    def float_kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
+        """See ``lower.floats``."""
+        from qcc.lower.floats import binary_calls
+
+        return binary_calls(node, ctx)
+
 
 class Maximum(SameScale):
     """``y = max(a, b)``."""
@@ -150,6 +172,7 @@ class Maximum(SameScale):
     name = "maximum"
     required = ("a", "b")
     function: ClassVar[np.ufunc] = np.maximum
+    rule: ClassVar[Callable[..., NDArray[Any]]] = staticmethod(numerics_float.maximum)
 
     def infer(self, node: Node, types: Types) -> TensorType:
         """Broadcast shape, the operands' dtype."""
@@ -158,6 +181,10 @@ class Maximum(SameScale):
     def real(self, node: Node, x: Arrays) -> NDArray[Any]:
         """As in the class docstring."""
         return np.asarray(self.function(x["a"], x["b"]))
+
+    def single(self, node: Node, x: Arrays) -> NDArray[Any]:
+        """``numerics_float``'s, which knows the sign of zero."""
+        return self.rule(x["a"], x["b"])
 
     def kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
         """See ``lower.elementwise``."""
@@ -171,3 +198,4 @@ class Minimum(Maximum):
 
     name = "minimum"
     function = np.minimum
+    rule = staticmethod(numerics_float.minimum)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qcc import numerics_float
 from qcc.ir.graph import Arrays, Node, TensorType, Types
 from qcc.ops.base import Op, pair
 from qcc.ops.epilogue import (
@@ -16,8 +18,10 @@ from qcc.ops.epilogue import (
     check_epilogue,
     exact_operands,
     integer_epilogue,
+    layer_dtype,
     quantize_weighted,
     real_epilogue,
+    single_epilogue,
 )
 
 if TYPE_CHECKING:
@@ -70,38 +74,50 @@ class Conv2d(Op):
         oh = window_extent(h, kh, sh, dh, top + bottom)
         ow = window_extent(wd, kw, sw, dw, left + right)
         self.require(oh > 0 and ow > 0, node, f"kernel {kh}x{kw} is larger than the padded input {h}x{wd}")
-        out = TensorType((n, oh, ow, o), x.dtype)
+        out = TensorType((n, oh, ow, o), layer_dtype(types))
         check_epilogue(self, node, types, out)
         return out
 
-    def _sums(self, node: Node, x: NDArray[Any], w: NDArray[Any], fill: float) -> NDArray[Any]:
-        """Sums of products in the dtype of x and w."""
+    def sums(
+        self, node: Node, x: NDArray[Any], w: NDArray[Any], product: Callable[..., NDArray[Any]] = np.matmul,
+        multiply_add: Callable[..., NDArray[Any]] = lambda a, b, c: a * b + c,
+    ) -> NDArray[Any]:
+        """Sums of products in the dtype of x and w, by row, column and channel; by column and row where each channel
+        has one output.
+
+        ``product`` multiplies matrices, ``multiply_add`` is a * b + c.
+        """
         o, kh, kw, ci = w.shape
         groups = node.attrs["groups"]
         depthwise = ci == 1 and groups > 1
         if depthwise and o > groups:
             x = np.repeat(x, o // groups, axis=-1)
-        view = windows(x, (kh, kw), node, fill)
+        view = windows(x, (kh, kw), node, 0.0)
         n, oh, ow = view.shape[:3]
         if depthwise:
             acc = np.zeros((n, oh, ow, o), x.dtype)
-            for ky, kx in np.ndindex(kh, kw):
-                acc += view[:, :, :, ky, kx] * w[:, ky, kx, 0]
+            for ky, kx in sorted(np.ndindex(kh, kw), key=lambda tap: tap[::-1] if o == groups else tap):
+                acc = multiply_add(view[:, :, :, ky, kx], w[:, ky, kx, 0], acc)
             return acc
         parts = []
         for g in range(groups):
             rows = np.ascontiguousarray(view[..., g * ci : (g + 1) * ci]).reshape(n * oh * ow, kh * kw * ci)
-            parts.append(rows @ w[g * o // groups : (g + 1) * o // groups].reshape(-1, kh * kw * ci).T)
+            parts.append(product(rows, w[g * o // groups : (g + 1) * o // groups].reshape(-1, kh * kw * ci).T))
         return np.concatenate(parts, axis=1).reshape(n, oh, ow, o)
 
     def real(self, node: Node, x: Arrays) -> NDArray[Any]:
         """As in the class docstring."""
-        return real_epilogue(node, x, self._sums(node, x["x"], x["w"], 0.0))
+        return real_epilogue(node, x, self.sums(node, x["x"], x["w"]))
+
+    def single(self, node: Node, x: Arrays) -> NDArray[Any]:
+        """Fused multiply-adds from 0 on in the order of ``sums``."""
+        w = x["w"].astype(np.float32)
+        return single_epilogue(node, x, self.sums(node, x["x"], w, numerics_float.products, numerics_float.fma))
 
     def integer(self, node: Node, x: Arrays, types: Types, out: TensorType) -> NDArray[Any]:
         """Exact sums of ``(x - zero_point) * w``, then the epilogue."""
         centred, w = exact_operands(node, x, types)
-        acc = self._sums(node, centred, w, 0.0).astype(np.int64)
+        acc = self.sums(node, centred, w).astype(np.int64)
         return integer_epilogue(node, x, types, acc)
 
     def quantize(self, node: Node, convert: Converter) -> None:
@@ -113,6 +129,10 @@ class Conv2d(Op):
         from qcc.lower.weighted import convolution_calls
 
         return convolution_calls(node, ctx)
+
+    def float_kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
+        """The same with float32 sums."""
+        return self.kernels(node, ctx)
 
     def macs(self, node: Node, types: Types, out: TensorType) -> int:
         """Outputs times weights per output."""

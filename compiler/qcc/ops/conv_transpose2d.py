@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qcc import numerics_float
 from qcc.ir.graph import Arrays, Node, TensorType, Types
 from qcc.ops.base import Op, pair
+from qcc.ops.conv2d import Conv2d
 from qcc.ops.epilogue import (
     EPILOGUE_ATTRIBUTES,
     EPILOGUE_INPUTS,
@@ -16,8 +18,10 @@ from qcc.ops.epilogue import (
     check_epilogue,
     exact_operands,
     integer_epilogue,
+    layer_dtype,
     quantize_weighted,
     real_epilogue,
+    single_epilogue,
 )
 
 if TYPE_CHECKING:
@@ -56,7 +60,7 @@ class ConvTranspose2d(Op):
                      f"pad {a['pad']} and output_pad {a['output_pad']} must not be negative")
         oh, ow = self._extent(node, x.shape, w.shape)
         self.require(oh > 0 and ow > 0, node, f"pad {a['pad']} leaves no output")
-        out = TensorType((x.shape[0], oh, ow, o), x.dtype)
+        out = TensorType((x.shape[0], oh, ow, o), layer_dtype(types))
         check_epilogue(self, node, types, out)
         return out
 
@@ -87,6 +91,21 @@ class ConvTranspose2d(Op):
         """As in the class docstring."""
         return real_epilogue(node, x, self._sums(node, x["x"], x["w"]))
 
+    def single(self, node: Node, x: Arrays) -> NDArray[Any]:
+        """A convolution of the spread-out input by the kernel turned around; zeros in between add nothing."""
+        a, w = node.attrs, x["w"].astype(np.float32)
+        (sh, sw), (dh, dw), (top, left, bottom, right) = a["stride"], a["dilation"], a["pad"]
+        (n, h, wd, c), (_, kh, kw, _) = x["x"].shape, w.shape
+        oh, ow = self._extent(node, x["x"].shape, w.shape)
+        spread = np.zeros((n, oh + (kh - 1) * dh + top + bottom, ow + (kw - 1) * dw + left + right, c), np.float32)
+        y0, x0 = (kh - 1) * dh, (kw - 1) * dw
+        spread[:, y0 : y0 + h * sh : sh, x0 : x0 + wd * sw : sw] = x["x"]
+        spread = spread[:, top : top + oh + (kh - 1) * dh, left : left + ow + (kw - 1) * dw]
+        attrs = {"stride": (1, 1), "pad": (0, 0, 0, 0), "dilation": (dh, dw), "groups": a["groups"]}
+        turned = Node(node.output, "conv2d", node.inputs, attrs)
+        sums = Conv2d().sums(turned, spread, w[:, ::-1, ::-1], numerics_float.products, numerics_float.fma)
+        return single_epilogue(node, x, sums)
+
     def integer(self, node: Node, x: Arrays, types: Types, out: TensorType) -> NDArray[Any]:
         """Exact sums of ``(x - zero_point) * w``, then the epilogue."""
         centred, w = exact_operands(node, x, types)
@@ -100,6 +119,10 @@ class ConvTranspose2d(Op):
         """Input elements times the weights each of them meets."""
         o, kh, kw, _ = types["w"].shape
         return types["x"].size * kh * kw * o // int(node.attrs["groups"])
+
+    def float_kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
+        """The same with float32 sums."""
+        return self.kernels(node, ctx)
 
     def kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
         """See ``lower.transposed``."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qcc import numerics_float
 from qcc.ir.graph import Arrays, Node, TensorType, Types
 from qcc.ops.base import Op
 from qcc.ops.epilogue import (
@@ -16,8 +17,10 @@ from qcc.ops.epilogue import (
     check_epilogue,
     exact_operands,
     integer_epilogue,
+    layer_dtype,
     quantize_weighted,
     real_epilogue,
+    single_epilogue,
 )
 
 if TYPE_CHECKING:
@@ -44,13 +47,19 @@ class Dense(Op):
         self.require(len(x.shape) >= 1 and len(w.shape) == 2, node,
                      f"wants x of rank 1 or more and w of rank 2, got {x.shape}, {w.shape}")
         self.require(x.shape[-1] == w.shape[1], node, f"{x.shape[-1]} inputs do not fit weights {w.shape}")
-        out = TensorType((*x.shape[:-1], w.shape[0]), x.dtype)
+        out = TensorType((*x.shape[:-1], w.shape[0]), layer_dtype(types))
         check_epilogue(self, node, types, out)
         return out
 
     def real(self, node: Node, x: Arrays) -> NDArray[Any]:
         """As in the class docstring."""
         return real_epilogue(node, x, x["x"] @ x["w"].T)
+
+    def single(self, node: Node, x: Arrays) -> NDArray[Any]:
+        """Fused multiply-adds from 0 on."""
+        rows = x["x"].reshape(-1, x["x"].shape[-1])
+        sums = numerics_float.products(rows, x["w"].astype(np.float32).T)
+        return single_epilogue(node, x, sums.reshape(*x["x"].shape[:-1], -1))
 
     def integer(self, node: Node, x: Arrays, types: Types, out: TensorType) -> NDArray[Any]:
         """Exact sums of ``(x - zero_point) * w``, then the epilogue."""
@@ -66,6 +75,10 @@ class Dense(Op):
         from qcc.lower.weighted import dense_calls
 
         return dense_calls(node, ctx)
+
+    def float_kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
+        """The same with float32 sums."""
+        return self.kernels(node, ctx)
 
     def macs(self, node: Node, types: Types, out: TensorType) -> int:
         """Outputs times K."""

@@ -12,6 +12,11 @@ Integer form: constant inputs ``b`` int32 [O] (scale s_x * s_w) and ``multiplier
     y = table[y + 128]                                                       # with a table
 
 With ``rounding="tflite"`` (``ops.rounding``) there is no residual.
+
+Dynamic form: x and w int8, the result float32. The input ``step`` float32 [2] is the scale of x, known when it runs
+(``ops.dynamic``); w's scales are its parameters; the rest is as in the float form, where w may be float16 too:
+
+    y = clamp(fma(acc, step[0] * scale, b) + residual)                      # numerics_float
 """
 
 from __future__ import annotations
@@ -22,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcc import numerics
+from qcc import numerics, numerics_float
 from qcc.errors import ModelError
 from qcc.ir.graph import Arrays, Node, TensorType, Types
 from qcc.numerics import QParams
@@ -32,9 +37,14 @@ from qcc.ops.rounding import check_shift, follows_tflite, rescale
 if TYPE_CHECKING:
     from qcc.quantize.convert import Converter
 
-EPILOGUE_INPUTS = ("residual", "multiplier", "shift", "table")
+EPILOGUE_INPUTS = ("residual", "multiplier", "shift", "table", "step")
 TFLITE_EPILOGUE_ATTRIBUTES = ("zero_point",)
 EPILOGUE_ATTRIBUTES = ("shift", "zero_point", "residual_multiplier", "fraction")
+
+
+def layer_dtype(types: Types) -> str:
+    """dtype of a layer's result: x's, unless int8 sums become reals."""
+    return "float32" if "step" in types else types["x"].dtype
 
 
 def check_clamp(op: Op, node: Node, dtype: str) -> None:
@@ -52,7 +62,11 @@ def check_epilogue(op: Op, node: Node, types: Types, out: TensorType) -> None:
     """Legality of dtypes, bias, residual, clamp and, in the integer form, of multiplier and table."""
     channels = out.shape[-1]
     op.require(out.dtype in ("float32", "int8"), node, f"wants float32 or int8, got {out.dtype}")
-    op.require(types["w"].dtype == out.dtype, node, f"x is {out.dtype}, but w is {types['w'].dtype}")
+    x, w = types["x"].dtype, types["w"].dtype
+    op.require(w == x or (x, w) == ("float32", "float16"), node, f"x is {x}, but w is {w}")
+    if "step" in types:
+        op.require(x == "int8" and "b" in types, node, "the dynamic form wants int8 operands and b")
+        op.require((types["step"].dtype, types["step"].shape) == ("float32", (2,)), node, "step must be float32[2]")
     if "residual" in types:
         r = types["residual"]
         op.require((r.shape, r.dtype) == (out.shape, out.dtype), node,
@@ -85,14 +99,27 @@ def real_epilogue(node: Node, x: Arrays, sums: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(np.clip(y, low, high), np.float32)
 
 
+def single_epilogue(
+    node: Node, x: Arrays, sums: NDArray[Any], scale: NDArray[np.float32] | None = None
+) -> NDArray[Any]:
+    """What follows the sums of a layer of float32, to the bit; ``scale`` [O] of int8 weights with the dynamic form."""
+    bias = x["b"] if "b" in x else np.zeros(sums.shape[-1], np.float32)
+    y = sums + bias if scale is None else numerics_float.dynamic_dequantize(sums, x["step"][0], scale, bias)
+    if "residual" in x:
+        y = y + x["residual"]
+    return numerics_float.clamp(y, node.attrs.get("clamp"))
+
+
 def exact_operands(node: Node, x: Arrays, types: Types) -> tuple[NDArray[Any], NDArray[Any]]:
     """``numerics.exact_operands`` of a layer; only TFLite's weights may have a zero point."""
     weight_zero_point = types["w"].zero_point if follows_tflite(node) else 0
     return numerics.exact_operands(x["x"], types["x"].zero_point, x["w"], weight_zero_point)
 
 
-def integer_epilogue(node: Node, x: Arrays, types: Types, acc: NDArray[np.int64]) -> NDArray[np.int8]:
-    """The formula of the module's docstring; raises OverflowError if an accumulator leaves int32 (a bug upstream)."""
+def integer_epilogue(node: Node, x: Arrays, types: Types, acc: NDArray[np.int64]) -> NDArray[Any]:
+    """The formulas of the module's docstring; raises OverflowError if an accumulator leaves int32 (a bug upstream)."""
+    if "step" in x:
+        return single_epilogue(node, x, acc, numerics_float.weight_scale(types["w"].qparams))
     a = node.attrs
     v = rescale(node, x, acc + x["b"])
     if "residual" in x:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcc import numerics
+from qcc import numerics, numerics_float
 from qcc.ir.graph import Arrays, Node, TensorType, Types
 from qcc.ops.base import Op
 from qcc.ops.requant import (
@@ -62,6 +62,10 @@ class MatMul(Op):
         """As in the class docstring."""
         return self._product(node, x["a"], x["b"]).astype(np.float32)
 
+    def single(self, node: Node, x: Arrays) -> NDArray[Any]:
+        """Fused multiply-adds from 0 on."""
+        return numerics_float.products(x["a"], x["b"].swapaxes(-1, -2) if node.attrs["transpose_b"] else x["b"])
+
     def integer(self, node: Node, x: Arrays, types: Types, out: TensorType) -> NDArray[Any]:
         """Exact sums (below 2^31, so exact in float64), requantized."""
         a, b = (x[key].astype(np.float64) - types[key].zero_point for key in ("a", "b"))
@@ -80,5 +84,11 @@ class MatMul(Op):
     def kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
         """See ``lower.reduce``."""
         from qcc.lower.reduce import matmul_calls
+
+        return matmul_calls(node, ctx)
+
+    def float_kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
+        """See ``lower.floats``."""
+        from qcc.lower.floats import matmul_calls
 
         return matmul_calls(node, ctx)

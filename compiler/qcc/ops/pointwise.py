@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcc import numerics
+from qcc import float_math, numerics, numerics_float
 from qcc.ir.graph import Arrays, Node, TensorType, Types
 from qcc.numerics import QParams
 from qcc.ops.base import IllegalNode, Op
@@ -149,6 +149,12 @@ class Pointwise(Op):
         """As in the class docstring."""
         return evaluate(node.attrs["expr"], x["x"])
 
+    def single(self, node: Node, x: Arrays) -> NDArray[Any]:
+        """``float_math.evaluate``."""
+        with np.errstate(all="ignore"):
+            y = float_math.evaluate(numerics_float.NUMPY, node.attrs["expr"], x["x"])
+        return np.array(np.broadcast_to(y, x["x"].shape), np.float32)
+
     def integer(self, node: Node, x: Arrays, types: Types, out: TensorType) -> NDArray[Any]:
         """Raises ``IllegalNode``."""
         raise IllegalNode("pointwise belongs to float graphs: its integer form is lut", where=node.output)
@@ -159,6 +165,12 @@ class Pointwise(Op):
         table = numerics.lookup_table(lambda v: evaluate(node.attrs["expr"], v), x, out)
         inputs = {"x": convert.value(node.inputs["x"]), "table": convert.emit_constant(node.output + ".table", table)}
         convert.emit(node, "lut", inputs, {})
+
+    def float_kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
+        """See ``lower.floats``."""
+        from qcc.lower.floats import pointwise_calls
+
+        return pointwise_calls(node, ctx)
 
 
 class Lut(Op):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcc import numerics, numerics_tflite
+from qcc import numerics, numerics_float, numerics_tflite
 from qcc.ir.graph import Arrays, Node, TensorType, Types
 from qcc.ops.base import Op, pair
 from qcc.ops.conv2d import window_extent, windows
@@ -72,7 +72,7 @@ class MaxPool(SameScale):
         view = windows(x["x"], pair(node.attrs["kernel"]), node, fill)
         y = view[:, :, :, 0, 0]
         for ky, kx in np.ndindex(*pair(node.attrs["kernel"])):
-            y = np.maximum(y, view[:, :, :, ky, kx])
+            y = numerics_float.maximum(y, view[:, :, :, ky, kx])
         return np.ascontiguousarray(y)
 
     def kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
@@ -124,6 +124,11 @@ class AvgPool(Op):
         sums = self._sums(node, x["x"])
         return np.asarray(sums / self._each(tap_counts(node, x["x"].shape), sums.shape)).astype(np.float32)
 
+    def single(self, node: Node, x: Arrays) -> NDArray[Any]:
+        """The sum from 0 on, tap by tap, divided by the count."""
+        sums = self._sums(node, x["x"])
+        return np.asarray(sums / self._each(tap_counts(node, x["x"].shape), sums.shape).astype(np.float32))
+
     def integer(self, node: Node, x: Arrays, types: Types, out: TensorType) -> NDArray[Any]:
         """As in the class docstring."""
         if follows_tflite(node):
@@ -147,3 +152,9 @@ class AvgPool(Op):
         from qcc.lower import pools, tflite
 
         return tflite.avg_pool_calls(node, ctx) if follows_tflite(node) else pools.avg_pool_calls(node, ctx)
+
+    def float_kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
+        """See ``lower.floats``."""
+        from qcc.lower.floats import avg_pool_calls
+
+        return avg_pool_calls(node, ctx)

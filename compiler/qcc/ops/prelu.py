@@ -50,6 +50,10 @@ class PRelu(Op):
         """As in the class docstring."""
         return np.where(x["x"] >= 0, x["x"], x["x"] * x["slope"]).astype(np.float32)
 
+    def single(self, node: Node, x: Arrays) -> NDArray[Any]:
+        """Rounded once."""
+        return self.real(node, x)
+
     def integer(self, node: Node, x: Arrays, types: Types, out: TensorType) -> NDArray[Any]:
         """As in the class docstring."""
         acc = x["x"].astype(np.int64) - types["x"].zero_point
@@ -77,3 +81,9 @@ class PRelu(Op):
         from qcc.lower import elementwise, tflite
 
         return tflite.prelu_calls(node, ctx) if follows_tflite(node) else elementwise.prelu_calls(node, ctx)
+
+    def float_kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
+        """See ``lower.floats``."""
+        from qcc.lower.floats import prelu_calls
+
+        return prelu_calls(node, ctx)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcc import numerics
+from qcc import numerics, numerics_float
 from qcc.ir.graph import Arrays, Node, TensorType, Types
 from qcc.ops.base import Op
 from qcc.ops.requant import (
@@ -33,10 +33,20 @@ def infer_reduce(op: Op, node: Node, types: Types) -> TensorType:
     op.require(x.dtype in ("float32", "int8"), node, f"wants float32 or int8, got {x.dtype}")
     op.require(len(axes) > 0 and axes == tuple(sorted(set(axes))) and axes[0] >= 0 and axes[-1] < len(x.shape), node,
                f"axes {axes} are not ascending axes of {x.shape}")
-    kept = enumerate(x.shape)
-    if node.attrs["keepdims"]:
-        return TensorType(tuple(1 if i in axes else d for i, d in kept), x.dtype)
-    return TensorType(tuple(d for i, d in kept if i not in axes), x.dtype)
+    return TensorType(reduced_shape(node, x.shape), x.dtype)
+
+
+def reduced_shape(node: Node, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape of the result."""
+    axes, keep = node.attrs["axes"], node.attrs["keepdims"]
+    return tuple(1 if i in axes else d for i, d in enumerate(shape) if keep or i not in axes)
+
+
+def reduced_last(node: Node, x: NDArray[Any]) -> NDArray[Any]:
+    """x as [kept axes…, elements that are reduced]."""
+    axes = tuple(node.attrs["axes"])
+    kept = tuple(i for i in range(x.ndim) if i not in axes)
+    return x.transpose(*kept, *axes).reshape(*(x.shape[i] for i in kept), -1)
 
 
 def reduced_count(node: Node, shape: tuple[int, ...]) -> int:
@@ -73,6 +83,11 @@ class ReduceSum(Op):
         total = x["x"].sum(axis=tuple(node.attrs["axes"]), keepdims=node.attrs["keepdims"], dtype=np.float64)
         return np.asarray(total / self._divisor(node, x["x"].shape), np.float32)
 
+    def single(self, node: Node, x: Arrays) -> NDArray[Any]:
+        """The sum from 0 on, element by element, divided by the count."""
+        total = numerics_float.sums(reduced_last(node, x["x"]))
+        return (total / np.float32(self._divisor(node, x["x"].shape))).reshape(reduced_shape(node, x["x"].shape))
+
     def integer(self, node: Node, x: Arrays, types: Types, out: TensorType) -> NDArray[Any]:
         """As in the class docstring."""
         total = x["x"].sum(axis=tuple(node.attrs["axes"]), keepdims=node.attrs["keepdims"], dtype=np.int64)
@@ -89,6 +104,12 @@ class ReduceSum(Op):
     def kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
         """See ``lower.reduce``."""
         from qcc.lower.reduce import sum_calls
+
+        return sum_calls(node, ctx)
+
+    def float_kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
+        """See ``lower.floats``."""
+        from qcc.lower.floats import sum_calls
 
         return sum_calls(node, ctx)
 
@@ -115,6 +136,10 @@ class ReduceMax(SameScale):
     def real(self, node: Node, x: Arrays) -> NDArray[Any]:
         """As in the class docstring."""
         return np.asarray(x["x"].max(axis=tuple(node.attrs["axes"]), keepdims=node.attrs["keepdims"]))
+
+    def single(self, node: Node, x: Arrays) -> NDArray[Any]:
+        """Element by element, which settles the sign of zero."""
+        return numerics_float.maxima(reduced_last(node, x["x"])).reshape(reduced_shape(node, x["x"].shape))
 
     def kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
         """See ``lower.reduce``."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcc import numerics, numerics_tflite
+from qcc import numerics, numerics_float, numerics_tflite
 from qcc.ir.graph import Arrays, Attr, Node, TensorType, Types
 from qcc.ops.rounding import follows_tflite
 from qcc.ops.same_scale import SameScale
@@ -52,6 +52,10 @@ class ResizeBilinear(SameScale):
 
         return mix(mix(x["x"], 1, node.attrs["rows"]), 2, node.attrs["cols"])
 
+    def single(self, node: Node, x: Arrays) -> NDArray[Any]:
+        """``numerics_float.bilinear``."""
+        return numerics_float.bilinear(x["x"], node.attrs["rows"], node.attrs["cols"], numerics.BILINEAR_ONE)
+
     def integer(self, node: Node, x: Arrays, types: Types, out: TensorType) -> NDArray[Any]:
         """``numerics.bilinear``, or TFLite's."""
         if follows_tflite(node):
@@ -61,5 +65,11 @@ class ResizeBilinear(SameScale):
     def kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
         """See ``lower.pools``."""
         from qcc.lower.pools import resize_calls
+
+        return resize_calls(node, ctx)
+
+    def float_kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
+        """See ``lower.floats``."""
+        from qcc.lower.floats import resize_calls
 
         return resize_calls(node, ctx)

@@ -11,6 +11,7 @@ from qcc.ir.graph import Arrays, Node, TensorType, Types
 from qcc.ops.base import Op
 
 if TYPE_CHECKING:
+    from qcc.lower.kernel import Call, LowerContext
     from qcc.quantize.convert import Converter
 
 
@@ -18,6 +19,10 @@ class SameScale(Op):
     """Data moves or is compared: ``real`` works on any dtype and serves as ``integer``; attributes stay as they are."""
 
     scale_rule = "same"
+
+    def single(self, node: Node, x: Arrays) -> NDArray[Any]:
+        """The same movement of float32 data."""
+        return self.real(node, x)
 
     def integer(self, node: Node, x: Arrays, types: Types, out: TensorType) -> NDArray[Any]:
         """The same movement of int8 (or int32) data."""
@@ -33,3 +38,7 @@ class SameScale(Op):
             else:
                 inputs[key] = convert.value(value)
         convert.emit(node, node.op, inputs, dict(node.attrs))
+
+    def float_kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
+        """The kernels that move int8 data move float32 as well."""
+        return self.kernels(node, ctx)

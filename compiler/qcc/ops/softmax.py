@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcc import numerics, numerics_tflite
+from qcc import numerics, numerics_float, numerics_tflite
 from qcc.ir.graph import Arrays, Node, TensorType, Types
 from qcc.ops.base import Op
 from qcc.ops.rounding import follows_tflite
@@ -49,6 +49,10 @@ class Softmax(Op):
         e = np.exp(x["x"] - x["x"].max(axis=-1, keepdims=True))
         return np.asarray(e / e.sum(axis=-1, keepdims=True)).astype(np.float32)
 
+    def single(self, node: Node, x: Arrays) -> NDArray[Any]:
+        """``numerics_float.softmax``."""
+        return numerics_float.softmax(x["x"])
+
     def integer(self, node: Node, x: Arrays, types: Types, out: TensorType) -> NDArray[Any]:
         """``numerics.softmax``, or TFLite's."""
         if follows_tflite(node):
@@ -65,5 +69,11 @@ class Softmax(Op):
     def kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
         """See ``lower.reduce``."""
         from qcc.lower.reduce import softmax_calls
+
+        return softmax_calls(node, ctx)
+
+    def float_kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
+        """See ``lower.floats``."""
+        from qcc.lower.floats import softmax_calls
 
         return softmax_calls(node, ctx)

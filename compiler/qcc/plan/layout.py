@@ -32,10 +32,11 @@ Halo = tuple[int, int, int, int]
 
 NO_HALO: Halo = (0, 0, 0, 0)
 VIEW_OPS = ("reshape", "transpose", "expand", "slice")
+LAYERS = ("conv2d", "conv_transpose2d", "dense")
 IN_PLACE = {
     **dict.fromkeys(("add", "sub", "mul", "maximum", "minimum"), ("a", "b")),
-    **dict.fromkeys(("lut", "prelu"), ("x",)),
-    **dict.fromkeys(("conv2d", "conv_transpose2d", "dense"), ("residual",)),
+    **dict.fromkeys(("lut", "prelu", "pointwise"), ("x",)),
+    **dict.fromkeys(LAYERS, ("residual",)),
 }
 """Inputs that a node may overwrite: its kernel reads their element i before it writes element i, and not afterwards."""
 
@@ -332,14 +333,16 @@ class _Planner:
             return
         frame, source = self.frames[node.output], node.inputs["x"]
         shape = self.graph.types[source].shape
-        quantized = source not in self.graph.constants and source not in self.outside
+        if source in self.graph.constants or source in self.outside:
+            self.materialized.add(node.output)
+            return
         if node.op == "slice":
             whole = all(node.attrs[k][1:3] == v for k, v in (("begin", (0, 0)), ("end", shape[1:3]), ("step", (1, 1))))
             whole = whole and frame.shape == self.graph.types[node.output].shape
             fits = whole and self._require(source, Frame(self._shape4(source), frame.halo))
         else:
             fits = same_axes(shape, frame.shape) and self._require(source, frame)
-        if not (quantized and fits):
+        if not fits:
             self.materialized.add(node.output)
 
     def _join_concat(self, value: str) -> None:
@@ -456,8 +459,14 @@ class _Planner:
             if value in self.outside and value in layout.places:
                 place = layout.places[value]
                 buffer = layout.buffers[place.buffer]
-                if buffer.kind == "arena" and place.view.dense and buffer.size == self.graph.types[value].size:
+                fits = place.view.dense and buffer.size == self.graph.types[value].size
+                if buffer.kind == "arena" and fits and not self._read_by_layer(place.buffer):
                     layout.buffers[place.buffer] = replace(buffer, kind="output", index=index)
+
+    def _read_by_layer(self, buffer: str) -> bool:
+        """Whether a layer reads a buffer: whole vectors of it, beyond its end."""
+        values = [v for v, place in self.layout.places.items() if place.buffer == buffer]
+        return any(node.op in LAYERS for value in values for node in self.users[value])
 
     def _fill(self) -> None:
         """A halo is filled before the first write to its buffer, and again where a later writer needs another byte."""
@@ -469,7 +478,8 @@ class _Planner:
             buffer = layout.buffers[layout.places[value].buffer]
             if buffer.frame is None or buffer.frame.halo == NO_HALO:
                 continue
-            byte = self.graph.types[value].zero_point + (128 if buffer.dtype == "uint8" else 0)
+            quantized = self.graph.types[value].qparams
+            byte = (quantized.zero_point if quantized else 0) + (128 if buffer.dtype == "uint8" else 0)
             if filled.get(buffer.name) != byte:
                 layout.fills.setdefault(value, []).append(Fill(value, byte))
                 filled[buffer.name] = byte

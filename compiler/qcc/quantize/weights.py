@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from qcc import numerics
 from qcc.ir.graph import Graph, Node
+from qcc.numerics import QParams
 
 SMALLEST_MULTIPLIER = 2.0**-16
 """``numerics.requant_multipliers`` keeps its shift, and its error bound, for multipliers from here."""
@@ -28,6 +29,25 @@ def scales(weight: NDArray[np.float64], input_step: float, output_step: float) -
     error = np.minimum(taps.shape[1] * floor / 2, taps.sum(axis=1)) * 255 * input_step / output_step
     exact = np.where(taps.any(axis=1), numerics.weight_scales(weight, 0), 0.0)
     return np.where(error <= NEGLIGIBLE, np.maximum(exact, floor), exact)
+
+
+def cancelling(weight: NDArray[np.float64], q: QParams) -> NDArray[np.int8]:
+    """Weights [O, …] in int8, rounded so that the errors of each output channel add up to at most half a step.
+
+    Where nothing is known of a layer's input, its channels may be expected to have means alike, as after a rectifier:
+    then this is what keeps the output's mean. The weights that lie nearest to half-way are rounded the other way (as in
+    Guo et al., SQuant, 2022, section 3.3).
+    """
+    steps = (weight.T / np.asarray(q.scale)).T.reshape(len(weight), -1)
+    rounded = np.clip(np.rint(steps), -numerics.WEIGHT_MAX, numerics.WEIGHT_MAX)
+    error = rounded - steps
+    for row, errors in zip(rounded, error, strict=True):
+        total = errors.sum()
+        sign = np.sign(total)
+        turned = np.argsort(-errors * sign, kind="stable")[: round(abs(total))]
+        turned = turned[np.abs(row[turned] - sign) <= numerics.WEIGHT_MAX]
+        row[turned] -= sign
+    return np.asarray(rounded.reshape(weight.shape), np.int8)
 
 
 def mean_shift(graph: Graph, node: Node, error: NDArray[np.float64], mean: ArrayLike) -> NDArray[np.float64]:

@@ -21,7 +21,7 @@ def scheduled(kernel: Kernel, target: Target, decide: Decide) -> Any:
     from tvm import s_tir
 
     from qcc.lower.build import lower
-    from qcc.schedule import simple
+    from qcc.schedule import floats, simple
 
     family = import_module(f"qcc.schedule.{target.family}")
     written = getattr(family, "KERNELS", {}).get(kernel.compute)
@@ -29,6 +29,6 @@ def scheduled(kernel: Kernel, target: Target, decide: Decide) -> Any:
     if function is not None:
         return function
     sch = s_tir.Schedule(lower(kernel))
-    known = {**simple.SCHEDULES, **family.SCHEDULES}
+    known = {**simple.SCHEDULES, **floats.SCHEDULES, **family.SCHEDULES}
     known.get(kernel.compute, getattr(family, "elementwise", simple.elementwise))(sch, kernel, decide)
-    return sch.mod["main"]
+    return floats.fused(sch.mod["main"]) if kernel.compute in floats.FUSED else sch.mod["main"]

@@ -86,6 +86,11 @@ def pad_column(b: dict[str, Any], p: dict[str, Any], size: Expr, padded: Expr) -
         run("qcc_fill", at(b["bytes"], size), T.int8(0), padded - size)
 
 
+def dsp_dot(tile: str, b: dict[str, Any]) -> str:
+    """The function that multiplies pairs, of weights in bytes or in int16 (``lower.repack``)."""
+    return f"qcc_dot_{tile}" + ("_words" if str(b["w"].dtype) == "int16" else "")
+
+
 class Pointwise:
     """Pixels that lie at one distance, times a matrix."""
 
@@ -118,9 +123,9 @@ class Pointwise:
                 if self.unit == 1:
                     dot_bytes(b, tiles, w, depth, source, depth)
                 elif "columns" in b:
-                    run("qcc_dot_2x2", at(b["columns"]), at(b["w"], w), groups, at(sums))
+                    run(dsp_dot("2x2", b), at(b["columns"]), at(b["w"], w), groups, at(sums))
                 else:
-                    name = "qcc_dot_wide" if self.unit == 16 else "qcc_dot_1x4"
+                    name = "qcc_dot_wide" if self.unit == 16 else dsp_dot("1x4", b)
                     run(name, at(*source[0]), at(b["w"], w), groups, at(sums))
 
             tiles.all(padded, y, r, dot)
@@ -267,7 +272,7 @@ class Convolution:
                         taps(lambda at_x, k: dot_bytes(b, tiles, w + k, size,
                                                        [(rows.source, v + at_x) for v in x], run_bytes))  # fmt: skip
                         return
-                    name = "qcc_dot_wide" if self.unit == 16 else "qcc_dot_2x2"
+                    name = "qcc_dot_wide" if self.unit == 16 else dsp_dot("2x2", b)
                     column = at(b["columns"]) if "columns" in b else at(b["bytes"])
                     run(name, column, at(b["w"], w), groups, at(sums))
 

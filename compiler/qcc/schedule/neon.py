@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from typing import Any
 
 from tvm.script.ir_builder import IRBuilder
@@ -16,7 +17,7 @@ from qcc.schedule.neon_depthwise import conv_depthwise
 from qcc.schedule.neon_instructions import NEON64, Neon
 from qcc.schedule.neon_multiply import MULTIPLY, Smmla, SmmlaPanel, Tile, pack_panel, panel_bytes
 from qcc.schedule.neon_tiles import neon_tile
-from qcc.schedule.neon_vectors import Epilogue, function, gather_words, load, store
+from qcc.schedule.neon_vectors import Epilogue, function, gather_words, load, real_layer, store
 from qcc.schedule.tiles import divisors, nearest_divisor
 
 CACHED_BYTES = 128 * 1024
@@ -44,9 +45,11 @@ def conv_gemm(neon: Neon, kernel: Kernel, decide: Decide) -> Any:
     room = PANEL_BYTES // panel_bytes(rows, every) if paired else CACHED_BYTES // (rows * every * dot)
     units = height if height > 1 else tiles
     at_once = max(1, room // (tiles if height > 1 else 1))
-    chunk = decide("chunk", divisors(units), nearest_divisor(units, min(at_once, -(-units // SHARES))))
+    default = nearest_divisor(units, min(at_once, -(-units // SHARES)))
+    chunk = nearest_divisor(units, decide("chunk", divisors(height if height > 1 else width), default))
     count = chunk * (tiles if height > 1 else 1)
-    epilogue, valid = Epilogue.of(kernel, neon), min(lanes, kernel.param("channels"))
+    real, valid = kernel.view("y").dtype == "float32", min(lanes, kernel.param("channels"))
+    epilogue = None if real else Epilogue.of(kernel, neon)
 
     with IRBuilder() as builder, function(kernel, neon, size.sums) as p:
         symmetric = kernel.param("symmetric")
@@ -71,8 +74,8 @@ def conv_gemm(neon: Neon, kernel: Kernel, decide: Decide) -> Any:
                 tap = T.bind((t * (taps_y * taps_x) + ky * taps_x + kx) * panel_bytes(rows, groups))
                 pack_panel(panel, tap, p["x"], begin + (ky * (dilation * x[1]) + kx // parts * hop), rows, step, groups)
 
-        def tile(b: Any, first: Any, t: Any, block: Any) -> None:
-            row, column = position(first, t)
+        def tile(b: Any, begins: Any, t: Any, block: Any) -> None:
+            row, column = position(begins, t)
             begin = T.bind(t * panel_bytes(rows, every) if paired else source(b, row, column))
             made.start(block * (every * lanes * dot), block * lanes)
             if paired:
@@ -81,14 +84,24 @@ def conv_gemm(neon: Neon, kernel: Kernel, decide: Decide) -> Any:
                 _reduce(taps_y, taps_x, groups, made, begin, (dilation * x[1], hop), parts)
             at = T.bind(b * y[0] + row * y[1] + column * y[2] + block * lanes)
 
-            def residual(fours: Sequence[tuple[int, int]]) -> Any:
+            def residual_at(pixel: int, channel: int) -> Any:
                 r = kernel.view("residual").strides
-                there = [b * r[0] + row * r[1] + (column + pixel) * r[2] + block * lanes + c for pixel, c in fours]
+                return b * r[0] + row * r[1] + (column + pixel) * r[2] + block * lanes + channel
+
+            def residual(fours: Sequence[tuple[int, int]]) -> Any:
+                there = [residual_at(pixel, c) for pixel, c in fours]
                 side_by_side = all(four == (fours[0][0], fours[0][1] + 4 * i) for i, four in enumerate(fours))
                 if side_by_side or len(fours) == 1:
                     return load(p["residual"], there[0], 8 if len(fours) < 3 else 16)
                 return gather_words(p["residual"], there if len(fours) % 2 == 0 else [*there, there[-1]])
 
+            if epilogue is None:
+                total = made.totals(block * lanes)
+                for pixel, first in product(range(rows), range(0, lanes, 4)):
+                    r = load(p["residual"], residual_at(pixel, first), 4) if "residual" in p else None
+                    v = T.bind(real_layer(total(pixel, first), p, block * lanes + first, r))
+                    store(p["y"], at + (pixel * y[2] + first), v, 0, min(4, valid - first))
+                return
             results = made.results(block * lanes, epilogue, residual if epilogue.residual else None)
             for pixel, channel, out, begin_at, size in results:
                 store(p["y"], at + (pixel * y[2] + channel), out, begin_at, min(size, valid - channel))

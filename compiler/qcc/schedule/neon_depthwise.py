@@ -13,7 +13,7 @@ from qcc.lower.kernel import Kernel
 from qcc.schedule.decide import Decide
 from qcc.schedule.intrinsic import modular_sum
 from qcc.schedule.neon_instructions import Neon, Vector, sdot
-from qcc.schedule.neon_vectors import Epilogue, function, join, load, load_fours, store
+from qcc.schedule.neon_vectors import Epilogue, function, join, load, load_fours, real_layer, store
 from qcc.schedule.tiles import divisors, nearest_divisor
 
 Place = tuple[int, int]
@@ -28,15 +28,27 @@ def conv_depthwise(neon: Neon, kernel: Kernel, decide: Decide) -> Any:
     x, y = kernel.view("x").strides, kernel.view("y").strides
     lines = decide("lines", [1, 2], 2) if lanes == 8 and dot == 4 and height % 2 == 0 else 1
     pixels = decide("pixels", divisors(width, 16), tile_width(width, lanes, dot))
-    epilogue = Epilogue.of(kernel, neon)
+    epilogue = None if kernel.view("y").dtype == "float32" else Epilogue.of(kernel, neon)
     sums = columns_by_sdot if dot == 4 else pixels_by_smlal
     with IRBuilder() as builder, function(kernel, neon, 0) as p:
 
         def tile(b: Any, row: Any, column: Any, block: Any, valid: int) -> None:
             begin = T.bind(b * x[0] + row * x[1] + column * (kernel.param("stride") * x[3]) + block * lanes)
             at = T.bind(b * y[0] + row * y[1] + column * y[2] + block * lanes)
-            bias, *tables = (load_fours(p[key], block * lanes, lanes) for key in ("bias", *epilogue.tables))
+            keys = () if epilogue is None else epilogue.tables
+            bias, *tables = (load_fours(p[key], block * lanes, lanes) for key in ("bias", *keys))
             for places, values in sums(kernel, neon, p["x"], begin, p["w"], block, bias, lines, pixels):
+                if epilogue is None:
+                    for i, v in enumerate(values):
+                        (line, pixel), first = places[4 * i // lanes], 4 * i % lanes
+                        r = None
+                        if "residual" in p:
+                            s = kernel.view("residual").strides
+                            there = b * s[0] + (row + line) * s[1] + (column + pixel) * s[2] + block * lanes + first
+                            r = load(p["residual"], there, 4)
+                        v = T.bind(real_layer(v, p, block * lanes + first, r))
+                        store(p["y"], at + (line * y[1] + pixel * y[2] + first), v, 0, min(4, valid - first))
+                    continue
                 residual = None
                 if epilogue.residual:
                     r = kernel.view("residual").strides

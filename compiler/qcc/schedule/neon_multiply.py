@@ -26,6 +26,9 @@ Four = tuple[int, int]
 Result = tuple[int, int, Vector, int, int]
 """(pixel, first channel, vector, begin, count): elements [begin, begin + count) are the bytes to store there."""
 
+Totals = Callable[[int, int], Vector]
+"""Sums of four channels, with the bias, by (pixel, first channel)."""
+
 Residual = Callable[[Sequence[Four]], Vector]
 """The residual's bytes of fours, one after the other; eight at least."""
 
@@ -102,10 +105,6 @@ class Tile(ABC):
     def step(self, at: int, groups: int, first: bool) -> None:
         """Add the next ``groups`` groups, ``at`` bytes from where ``go`` went; ``first``: they are the first ones."""
 
-    @abstractmethod
-    def results(self, channel: Any, epilogue: Epilogue, residual: Residual | None) -> Iterator[Result]:
-        """The tile's bytes."""
-
     def get(self, index: int) -> Vector:
         """A vector of sums."""
         return self.acc[T.ramp(T.int32(4 * index), 1, 4)]
@@ -120,10 +119,13 @@ class Tile(ABC):
         self.table.hide()
         return [T.bind(T.reinterpret(self.table.look(16 * i), dtype="int32x4")) for i in range(count)]
 
-    def finish_fours(
-        self, channel: Any, epilogue: Epilogue, residual: Residual | None, total: Callable[[int, int], Vector]
-    ) -> Iterator[Result]:
-        """``results`` where ``total(pixel, first)`` are the sums of four channels, with the bias."""
+    @abstractmethod
+    def totals(self, channel: Any) -> Totals:
+        """The finished sums of the tile, whose channels begin at ``channel``."""
+
+    def results(self, channel: Any, epilogue: Epilogue, residual: Residual | None) -> Iterator[Result]:
+        """The tile's bytes."""
+        total = self.totals(channel)
         fours = [(p, c) for p in range(self.rows) for c in range(0, self.lanes, 4)]
         tables = [load_fours(self.tables[key], channel, self.lanes) for key in epilogue.tables]
         for begin in range(0, len(fours), 4):
@@ -166,9 +168,9 @@ class Sdot(Tile):
                     i = p * self.lanes // 4 + c
                     self.put(i, sdot(self.get(i), four, lane(pixels[p][g // 4], g % 4)))
 
-    def results(self, channel: Any, epilogue: Epilogue, residual: Residual | None) -> Iterator[Result]:
+    def totals(self, channel: Any) -> Totals:
         """As declared."""
-        yield from self.finish_fours(channel, epilogue, residual, lambda p, c: self.get((p * self.lanes + c) // 4))
+        return lambda pixel, first: self.get((pixel * self.lanes + first) // 4)
 
 
 class Smlal(Tile):
@@ -200,7 +202,7 @@ class Smlal(Tile):
                     total = self.neon.accumulate(total, term)
                 self.put(k, total)
 
-    def results(self, channel: Any, epilogue: Epilogue, residual: Residual | None) -> Iterator[Result]:
+    def totals(self, channel: Any) -> Totals:
         """As declared."""
         bias = load_fours(self.tables["bias"], channel, self.lanes)
 
@@ -209,7 +211,7 @@ class Smlal(Tile):
             four = self.neon.add_pairs(self.neon.add_pairs(a, b), self.neon.add_pairs(c, d))
             return modular_sum(four, bias[first // 4], 4)
 
-        yield from self.finish_fours(channel, epilogue, residual, total)
+        return total
 
 
 class Smmla(Tile):
@@ -273,6 +275,17 @@ class Smmla(Tile):
                     mixed = tirx.Shuffle(units, list(range(k, count, 2)))
                     yield 2 * pair + k, first, T.reinterpret(mixed, dtype=f"int8x{count}"), 0, count
 
+    def totals(self, channel: Any) -> Totals:
+        """Halves of two vectors."""
+        half = self.lanes // 2
+
+        def total(pixel: int, first: int) -> Vector:
+            two = [self.get(pixel // 2 * half + first // 2 + i) for i in (0, 1)]
+            k = 2 * (pixel % 2)
+            return tirx.Shuffle(two, [k, k + 1, 4 + k, 5 + k])
+
+        return total
+
     def _residual(self, residual: Residual, pair: int, first: int, count: int) -> list[Vector]:
         """The residual of two pixels in the order of their sums."""
         fours = range(first, first + max(count, 8), 4)
@@ -297,7 +310,6 @@ class SmmlaPanel(Smmla):
 
     def step(self, at: int, groups: int, first: bool) -> None:
         """As declared."""
-
 
         def taken() -> Iterator[list[Vector]]:
             for g in range(groups):

@@ -5,7 +5,7 @@ A function here builds TIR that LLVM turns into the instructions named in its do
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
+from qcc.lower import float_expressions
 from qcc.lower.kernel import Kernel
 from qcc.schedule import intrinsic as tir
 from qcc.schedule.neon_instructions import Neon, Vector, intrinsic
@@ -37,7 +38,7 @@ def load_fours(buffer: Any, offset: Any, count: int) -> list[Vector]:
 
 
 def store(buffer: Any, offset: Any, value: Vector, begin: int, count: int) -> None:
-    """Store elements [begin, begin + count) of an int8 vector: 16, 8 and 4 at a time, then one by one."""
+    """Store elements [begin, begin + count) of a vector: 16, 8 and 4 at a time, then one by one."""
     width, done = _lanes(value), 0
     while done < count:
         size = next(s for s in (16, 8, 4, 1) if s <= count - done and (begin + done) % s == 0)
@@ -68,6 +69,14 @@ def gather_words(buffer: Any, offsets: Sequence[Any]) -> Vector:
         tirx.Shuffle([T.reinterpret(load(buffer, o, 4), dtype="int32") for o in offsets], list(range(len(offsets)))),
         dtype=f"int8x{4 * len(offsets)}",
     )
+
+
+def real_layer(acc: Vector, tables: Mapping[str, Any], channel: Any, residual: Vector | None) -> Vector:
+    """``float_expressions.layer`` of int32x4 with the bias in it; float32x4. The channels begin at ``channel``."""
+    constants = {key: load(tables[key], channel, 4) for key in ("addend", "scale")}
+    constants["step"] = T.broadcast(tables["step"][0], 4)
+    limits = (T.broadcast(tables["q"][0], 4), T.broadcast(tables["q"][1], 4))
+    return float_expressions.layer(acc, constants, residual, limits)
 
 
 @dataclass(frozen=True)

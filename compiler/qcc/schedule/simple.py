@@ -101,20 +101,20 @@ def reduction(sch: Any, kernel: Kernel, decide: Decide) -> None:
 
 def argmax(sch: Any, kernel: Kernel, decide: Decide) -> None:
     """Rows one by one: the maximum, then its first position."""
-    _rows(sch, kernel, ["top", "acc"])
+    rows(sch, kernel, ["top", "acc"])
 
 
 def softmax(sch: Any, kernel: Kernel, decide: Decide) -> None:
     """Rows one by one: the maximum, the powers, their sum, its inverse, the quotients."""
-    _rows(sch, kernel, ["top", "power", "total", "inverse"])
+    rows(sch, kernel, ["top", "power", "total", "inverse"])
 
 
 def tflite_softmax(sch: Any, kernel: Kernel, decide: Decide) -> None:
     """As ``softmax``, with the reciprocal of the sum."""
-    _rows(sch, kernel, ["top", "power", "total", "zeros", "halves", "guess0", "guess1", "guess2", "guess3"])
+    rows(sch, kernel, ["top", "power", "total", "zeros", "halves", "guess0", "guess1", "guess2", "guess3"])
 
 
-def _rows(sch: Any, kernel: Kernel, stages: Sequence[str]) -> None:
+def rows(sch: Any, kernel: Kernel, stages: Sequence[str]) -> None:
     """Compute ``stages`` for each row of x, which ends in the axis that they reduce."""
     out = sch.get_sblock("out")
     loops = sch.get_loops(out)[: len(kernel.view("x").shape) - 1]
