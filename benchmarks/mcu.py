@@ -2,7 +2,7 @@
 
     python benchmarks/mcu.py [--targets cortex-m4,cortex-m55] [--models kws,vww,ic,ad] [--layers]
 
-Instructions are those of one inference, counted by a QEMU plugin (tests/mcu/board): exact and repeatable, no cycles.
+Instructions are those of one inference, counted by a QEMU plugin (runtime/board): exact and repeatable, no cycles.
 Outputs are compared with the integer reference. Models and calibration data: $QCC_DATA, else ../shared/data.
 """
 

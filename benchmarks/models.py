@@ -94,6 +94,17 @@ class Builder:
         return onnx.shape_inference.infer_shapes(model)
 
 
+def mobilenet_v1(width: float) -> onnx.ModelProto:
+    """MobileNetV1, 224x224; at width 0.75 325 M multiply-accumulates."""
+    b = Builder(f"mobilenet_v1_{round(width * 100):03}")
+    x = b.conv("input", int(32 * width), 3, stride=2, activation="relu6")
+    stages = [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1)]
+    for out, stride in stages:
+        x = b.conv(x, b.channels[x], 3, stride=stride, groups=b.channels[x], activation="relu6")
+        x = b.conv(x, int(out * width), 1, activation="relu6")
+    return b.classify(x)
+
+
 RESIDUAL_GAIN = 0.4
 """Of a block's last convolution: a sum of many unit-variance branches would grow with depth."""
 
@@ -137,6 +148,7 @@ def resnet(name: str, repeats: tuple[int, ...], bottleneck: bool) -> onnx.ModelP
 
 
 BUILDERS: dict[str, Callable[[], onnx.ModelProto]] = {
+    "mobilenet_v1_075": lambda: mobilenet_v1(0.75),
     "mobilenet_v2": mobilenet_v2,
     "resnet18": lambda: resnet("resnet18", (2, 2, 2, 2), bottleneck=False),
     "resnet50": lambda: resnet("resnet50", (3, 4, 6, 3), bottleneck=True),

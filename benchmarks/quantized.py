@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.version_converter
 import onnxruntime
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
@@ -15,9 +16,14 @@ from qcc import numerics, pipeline
 from qcc.ir.to_onnx import to_onnx
 from qcc.ops import OPS
 
-TYPES = {"u8s8": (QuantType.QUInt8, QuantType.QInt8), "s8s8": (QuantType.QInt8, QuantType.QInt8),
-         "u8u8": (QuantType.QUInt8, QuantType.QUInt8), "op": (QuantType.QUInt8, QuantType.QInt8)}
-"""Activations and weights. Weights per channel, but for u8u8; ``op`` is u8s8 in the operator form."""
+U8, S8 = QuantType.QUInt8, QuantType.QInt8
+TYPES = {"u8s8": (U8, S8), "s8s8": (S8, S8), "u8u8": (U8, U8), "trt": (S8, S8), "op": (U8, S8)}
+"""Activations and weights, by form. Weights per channel, but for u8u8; ``op`` is the operator form."""
+TENSORRT = {"ActivationSymmetric": True, "WeightSymmetric": True, "AddQDQPairToWeight": True, "QuantizeBias": False,
+            "DedicatedQDQPair": True}
+"""What ``trt`` adds: zero points 0, weights and biases in float, a pair for each reader."""
+PER_CHANNEL_OPSET = 13
+"""The oldest in which DequantizeLinear has an axis."""
 
 
 class Reader(CalibrationDataReader):
@@ -33,10 +39,13 @@ class Reader(CalibrationDataReader):
 def quantized(path: Path, folder: Path, samples: Any, types: str) -> Path:
     """The model as ONNX Runtime quantizes it, ranges by MinMax."""
     activations, weights = TYPES[types]
-    name = onnx.load(path, load_external_data=False).graph.input[0].name
+    model = onnx.load(path)
+    if model.opset_import[0].version < PER_CHANNEL_OPSET:
+        model = onnx.version_converter.convert_version(model, PER_CHANNEL_OPSET)
     made = folder / f"{path.stem}.{types}.onnx"
-    quantize_static(path, made, Reader(name, samples), activation_type=activations, weight_type=weights,
-                    per_channel=types != "u8u8",
+    quantize_static(model, made, Reader(model.graph.input[0].name, samples), per_channel=types != "u8u8",
+                    activation_type=activations, weight_type=weights,
+                    extra_options=TENSORRT if types == "trt" else None,
                     quant_format=QuantFormat.QOperator if types == "op" else QuantFormat.QDQ)
     return made
 

@@ -46,6 +46,8 @@ def main() -> None:
 @click.option("--jobs", type=click.IntRange(1), help="Processes that compile kernels  [default: one for each core]")
 @click.option("--dump-ir", type=click.Path(path_type=Path), help="Folder for the graph after every stage.")
 @click.option("--host", help="Target for what an accelerator cannot compute  [default: such nodes are errors]")
+@click.option("--emit", type=click.Choice(["c", "object"]),
+              help="For microcontrollers: C source, or a static library that LLVM compiled  [default: c]")
 @click.option("--records", type=click.Path(path_type=Path),
               help="Tuning records to compile by  [default: those that come with qcc]")
 @click.option("--package", type=click.Choice(["cmake", "zephyr", "arduino", "espidf"]),
@@ -55,7 +57,8 @@ def main() -> None:
 def compile_command(
     model: Path, target: str, calib: Path | None, output: Path | None, name: str | None,
     io: Literal["float", "int8"] | None, mode: Literal["int8", "dynamic", "float16"], jobs: int | None,
-    dump_ir: Path | None, host: str | None, package: str | None, records: Path | None, stop_after: str | None,
+    dump_ir: Path | None, host: str | None, emit: str | None, package: str | None, records: Path | None,
+    stop_after: str | None,
 ) -> None:  # fmt: skip
     """Compile an ONNX or TFLite MODEL into a library, its header, and a manifest."""
     from qcc import pipeline, report
@@ -68,7 +71,7 @@ def compile_command(
                 return
     folder = output or Path("build") / model.stem
     made = pipeline.compile(model, target=target, calib=calib, out=folder, name=name, io=io, jobs=jobs, dump_ir=dump_ir,
-                            host=host, package=package, records=records, mode=mode)
+                            host=host, emit=emit, package=package, records=records, mode=mode)
     report.summary(made.manifest, folder)
 
 
@@ -218,7 +221,7 @@ def sweep(model: Path, target: str, vary: tuple[str, ...], calib: Path | None, p
         plot.write_text(scatter(shown, "on-chip memory, MiB", "latency, ms"))
 
 
-class _Duration(click.ParamType):  # type: ignore[type-arg]
+class Duration(click.ParamType):  # type: ignore[type-arg]
     """Seconds; ``90s``, ``10m`` or ``2h``."""
 
     name = "duration"
@@ -238,7 +241,7 @@ class _Duration(click.ParamType):  # type: ignore[type-arg]
 @click.option("--records", type=click.Path(path_type=Path), required=True,
               help="The file that keeps what is measured; a job takes up where an earlier one ended.")
 @click.option("--trials", type=click.IntRange(1), default=400, show_default=True, help="Candidates to try in all.")
-@click.option("--time", "seconds", type=_Duration(), help="Longest time: 90s, 10m, 2h.")
+@click.option("--time", "seconds", type=Duration(), help="Longest time: 90s, 10m, 2h.")
 @click.option("--rpc", metavar="HOST:PORT", help="Measure on the devices of this TVM RPC tracker.")
 @click.option("--key", help="The devices' key at the tracker.")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes that compile kernels.")
@@ -254,8 +257,8 @@ def tune(
     from qcc.tune import report
     from qcc.tune.measure import choose_measure
 
-    chosen = Target.load(target)
-    measure = choose_measure(chosen, rpc, key)
+    chosen = pipeline.load_target(target)
+    measure = choose_measure(chosen, rpc, key) if isinstance(chosen, Target) else None
     with report.shown_progress(trials, seconds) as watch:
         result = pipeline.autotune(model, target=chosen, records=records, calib=calib, trials=trials, seconds=seconds,
                                    seed=seed, jobs=jobs, measure=measure, watch=watch)  # fmt: skip

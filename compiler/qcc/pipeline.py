@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qcc.errors import CalibrationError, QccError, TargetError
+from qcc.errors import CalibrationError, QccError, TargetError, TuningError
 from qcc.ir.graph import Graph, runs_float
 from qcc.ir.text import show
 from qcc.ir.verify import verify
@@ -50,7 +50,7 @@ def compile(
     out: str | Path | None = None, name: str | None = None, io: Io | None = None, method: str = "mse",
     jobs: int | None = None, dump_ir: str | Path | None = None, progress: bool | None = None,
     example_inputs: Any = None, host: str | Path | Target | None = None, package: str | None = None,
-    records: str | Path | None = None, mode: Mode = "int8",
+    records: str | Path | None = None, mode: Mode = "int8", emit: str | None = None,
 ) -> Model | NpuModel:
     """Compile a model into a library for ``target``, or into an accelerator's program, and load it.
 
@@ -64,20 +64,25 @@ def compile(
     (``quantize.observers.METHODS``). ``jobs``: processes that build kernels. ``dump_ir``: a folder for the graph after
     each stage. ``progress``: bars on stderr (None: where that is a terminal). ``host``: with an accelerator, the target
     for nodes that it cannot compute. ``package``: the kind of firmware project that C source is for
-    (``emit.ecosystems``). ``records``: a file that ``qcc tune`` wrote (None: those that come with qcc). ``mode``:
-    "int8"; "dynamic" (int8 weights, activations quantized while it runs) or "float16" (float16 weights, float32
-    arithmetic), which need no ``calib`` and a CPU target (docs/modes.md). Raises ``QccError``.
+    (``emit.ecosystems``). ``emit``: "c" or "object", another form of output than the target's. ``records``: a file
+    that ``qcc tune`` wrote (None: those that come with qcc). ``mode``: "int8"; "dynamic" (int8 weights, activations
+    quantized while it runs) or "float16" (float16 weights, float32 arithmetic), which need no ``calib`` and a CPU
+    target (docs/modes.md). Raises ``QccError``.
     """
     from qcc.emit.library import check_output
 
     chosen = load_target(target)
+    if emit is not None:
+        if not isinstance(chosen, Target):
+            raise TargetError(f"{chosen.name} has no form '{emit}'", hint="choose a microcontroller")
+        chosen = chosen.with_emit(emit)
     if mode != "int8":
         check_mode(mode, chosen, calib, io)
     if package is not None and not (isinstance(chosen, Target) and chosen.emit == "c"):
         raise TargetError(f"there are no {package} packages for {chosen.name}: it does not get C source",
                           hint="choose a microcontroller, or leave --package out")
     helper = Target.load(host) if host is not None and not isinstance(host, Target) else host
-    io = io or ("int8" if isinstance(chosen, Target) and chosen.emit == "c" else "float")
+    io = io or ("int8" if isinstance(chosen, Target) and chosen.firmware else "float")
     if out is not None:
         check_output(Path(out))
     remarks: list[str] = []
@@ -204,6 +209,7 @@ def build(
     from qcc.emit.cfolder import emit_c
     from qcc.emit.csource import work_bytes
     from qcc.emit.library import emit_library
+    from qcc.emit.objects import emit_objects
     from qcc.emit.package import Package
     from qcc.plan.arena import count_touches, plan_arena
     from qcc.plan.layout import plan_layout
@@ -213,19 +219,20 @@ def build(
     layout = plan_layout(graph, target)
     calls = lower(graph, layout)
     remarks = [] if remarks is None else remarks
-    built = _build(calls, target, jobs, progress, _decisions(calls, target, records, remarks))
+    calls, chosen = _decided(calls, target, records, remarks)
+    built = _build(calls, target, jobs, progress, chosen)
     arena = plan_arena(layout, work_bytes(built, calls), count_touches(calls))
     made = Package(graph.name, graph, layout, arena, calls, built, target, tuple(remarks))
     if target.emit == "c":
         emit_c(made, folder, package or "cmake")
     else:
-        emit_library(made, folder)
+        (emit_objects if target.emit == "object" else emit_library)(made, folder)
     return RemoteModel(folder) if target.missing() else Model(folder)
 
 
 def autotune(
-    model: Any, *, target: str | Path | Target = "host", records: str | Path, calib: Any = None, trials: int = 400,
-    seconds: float | None = None, seed: int = 0, jobs: int = 1, measure: Measure | None = None,
+    model: Any, *, target: str | Path | Target | Description = "host", records: str | Path, calib: Any = None,
+    trials: int = 400, seconds: float | None = None, seed: int = 0, jobs: int = 1, measure: Measure | None = None,
     watch: Callable[[Progress], None] | None = None, name: str | None = None, method: str = "mse",
     example_inputs: Any = None,
 ) -> Result:
@@ -238,8 +245,11 @@ def autotune(
     """
     from qcc.tune.job import run_job
 
-    chosen = target if isinstance(target, Target) else Target.load(target)
-    io: Io = "int8" if chosen.emit == "c" else "float"
+    chosen = load_target(target)
+    if not isinstance(chosen, Target):
+        raise TuningError("an accelerator's compiler tries every tiling on the cycle model by itself",
+                          where=chosen.name, hint="compile: there is nothing to tune")
+    io: Io = "int8" if chosen.firmware else "float"
     graph = quantize(model, calib=calib, name=name, io=io, method=method, example_inputs=example_inputs)
     return run_job(graph, chosen, Path(records), trials=trials, seconds=seconds, seed=seed, jobs=jobs, measure=measure,
                    watch=watch)  # fmt: skip
@@ -333,21 +343,29 @@ def _sources(folder: str) -> str:
     return state.hexdigest()
 
 
-def _decisions(
+def _decided(
     calls: list[Call], target: Target, records: str | Path | None, remarks: list[str]
-) -> dict[str, dict[str, int]]:
-    """Tuned decisions by kernel, from a user's records or those that come with qcc; ``remarks`` say how many."""
+) -> tuple[list[Call], dict[str, dict[str, int]]]:
+    """The calls with constants packed as records want them, and the decisions by kernel that are left to schedules.
+
+    ``records``: a user's, or None for those that come with qcc; ``remarks`` say how many kernels they know.
+    """
+    from qcc.lower.repack import repacked, scheduled_decisions
     from qcc.tune.records import Key, load_records, shipped_records
 
     known = shipped_records(target) if records is None else load_records(Path(records))
     if not len(known):
-        return {}
+        return calls, {}
     key, digests = Key.of(target), {call.kernel.digest for call in calls}
     chosen = known.chosen(key, digests)
+    if records is None and not chosen and known.stale(key) is None:
+        return calls, {}
     source, ignored = "the records that come with qcc" if records is None else str(records), known.stale(key)
     remarks.append(f"{len(chosen)} of {len(digests)} kernels are compiled as {source} say"
                    + (f"; ignored: {ignored}" if ignored else ""))  # fmt: skip
-    return chosen
+    repacks = [repacked(call, target, chosen.get(call.kernel.digest, {})) for call in calls]
+    digests_now = {old.kernel.digest: new.kernel.digest for old, new in zip(calls, repacks, strict=True)}
+    return repacks, {digests_now[digest]: scheduled_decisions(c) for digest, c in chosen.items()}
 
 
 def _build(

@@ -65,6 +65,16 @@ class Memory(_Table):
     bytes: int = Field(ge=1)
 
 
+class Board(_Table):
+    """QEMU's board with such a processor, on which tuning counts instructions: ``-M machine``, and the [origin, bytes]
+    of its memory for code and for data.
+    """
+
+    machine: str
+    code: list[int] = Field(min_length=2, max_length=2)
+    data: list[int] = Field(min_length=2, max_length=2)
+
+
 class Target(_Table):
     """One kind of machine. Every target computes the same bytes; these fields say how."""
 
@@ -74,8 +84,8 @@ class Target(_Table):
     """As ``platform.machine()`` says it."""
     requires: list[str]
     """CPU flags as in /proc/cpuinfo, all of which the machine must have."""
-    emit: Literal["library", "c"] = "library"
-    """What is made: a shared library, or C99 source for a microcontroller's firmware."""
+    emit: Literal["library", "c", "object"] = "library"
+    """What is made: a shared library; C99 source for a microcontroller's firmware, or a static library for it."""
     family: Literal["amx", "vnni", "avx2", "c99", "dsp", "mve", "neon", "neon32"]
     """The module of schedules in ``qcc.schedule``."""
     storage: Literal["uint8", "int8"]
@@ -97,15 +107,32 @@ class Target(_Table):
     """None: there are no objects, only source."""
     link: Link
     run: Run = Run()
+    board: Board | None = None
     memory: list[Memory] = []
     """Regions of a microcontroller's RAM, the fastest first. Empty: one, ``arena``, of any size."""
     flash: int | None = Field(None, ge=1)
     """Bytes of a microcontroller's flash that the model may take. None: any."""
 
     @property
+    def firmware(self) -> bool:
+        """Whether code is for a microcontroller's firmware: it works in memory that the caller gives."""
+        return self.emit != "library"
+
+    @property
     def halos(self) -> bool:
         """Whether images are kept with their padding around them: it costs memory and saves conditions."""
-        return self.emit == "library"
+        return not self.firmware
+
+    def with_emit(self, emit: str | None) -> Target:
+        """The target with another form of output, for microcontrollers; raises TargetError."""
+        if emit is None or emit == self.emit:
+            return self
+        if not self.firmware:
+            raise TargetError(f"{self.name} has no form '{emit}'", hint="choose a microcontroller, or leave --emit out")
+        if emit == "object" and (self.llvm is None or self.link.binutils is None):
+            raise TargetError(f"there are no objects for {self.name}: its file has no [llvm] and [link] binutils",
+                              hint="use --emit c")
+        return self.model_copy(update={"emit": emit})
 
     @property
     def float_fault(self) -> str:
@@ -142,7 +169,7 @@ class Target(_Table):
 
     def codegen_key(self) -> dict[str, Any]:
         """Everything that object code depends on, for the cache: JSON values."""
-        outside = {"name", "description", "arch", "requires", "link", "run", "memory", "flash"}
+        outside = {"name", "description", "arch", "requires", "link", "run", "board", "memory", "flash"}
         return self.model_dump(exclude=outside)
 
     def missing(self) -> list[str]:

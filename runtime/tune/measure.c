@@ -1,5 +1,5 @@
 /* A program around variants of one kernel, for machines that have nothing else: data and commands come on standard
- * input, results go to standard output. Linked with generated code that defines `variants` and `variant_count`.
+ * input, results go to standard output. Linked with generated code: `variants`, and `prepare`, which is called first.
  *
  * Numbers are int32 and double in the machine's byte order. First comes the memory: the number of buffers, and of each
  * its bytes and contents; then the number of arguments, and of each its buffer and byte offset; then the bytes that
@@ -21,6 +21,7 @@
 typedef void (*variant)(void *const *arguments);
 extern const variant variants[];
 extern const int32_t variant_count;
+int prepare(void);
 
 #ifdef __aarch64__
 #define MARK_START() __asm__ volatile("hint #126" ::: "memory")
@@ -164,6 +165,9 @@ static void measure(void)
 
 int main(void)
 {
+    if (!prepare()) {
+        fail("the system does not let programs use this processor's tile registers");
+    }
     get_memory();
     for (int command; (command = getchar()) != EOF; fflush(stdout)) {
         switch (command) {

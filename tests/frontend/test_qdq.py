@@ -10,10 +10,11 @@ import numpy as np
 import onnx
 import pytest
 from onnx_support import floats, model, op
+from onnxruntime.quantization import quantize_dynamic
 from qdq_support import TYPES, compiled, feeds, quantized, steps_off
 
 from qcc import numerics
-from qcc.errors import CalibrationError, QccError
+from qcc.errors import CalibrationError, ModelError, QccError
 from qcc.frontend.onnx import load
 from qcc.ir.verify import verify
 
@@ -176,6 +177,9 @@ BROKEN = {
     "per_channel_activation": (pair([0.1] * 4, np.zeros(4, np.uint8)), "quantizes an activation per channel"),
     "sizes": (pair([0.1] * 4, np.zeros(3, np.uint8)), "4 scales and 3 zero points"),
     "int16": (pair(0.1, np.int16(0), opset=21), "it quantizes to int16"),
+    "float_zero_point": (model([op("QuantizeLinear", "c s z", "q", name="bad"), op("DequantizeLinear", "q s z", "r"),
+                                op("Add", "x r")], IMAGE, {"c": F(1), "s": F(0.1), "z": F(0)}),
+                         "it quantizes to float32"),
     "weight_scale": (weights(W8, 0.0, np.int8(0), 0), "its scale is 0.0"),
     "weight_axis": (weights(W8, [0.1] * 4, np.zeros(4, np.int8), 1), "quantized along axis 1 of [5, 4, 3, 3]"),
     "weight_count": (weights(W8, [0.1] * 4, np.zeros(4, np.int8), 0), "4 scales, but axis 0 of [5, 4, 3, 3] has 5"),
@@ -211,6 +215,14 @@ def test_extreme_scales_end_in_an_error_or_a_program() -> None:
 
 
 
+def test_a_bias_out_of_proportion_is_refused() -> None:
+    nodes = [op("QuantizeLinear", "x s z", "q"), op("DequantizeLinear", "q s z", "r"), op("Conv", "r w b", "c"),
+             op("QuantizeLinear", "c s z", "u"), op("DequantizeLinear", "u s z", "y")]
+    constants = {"w": floats(4, 4, 1, 1), "b": floats(4) + F(3e38), "s": F(1e-38), "z": np.int8(0)}
+    with pytest.raises(ModelError, match=r"no weight scale keeps its sums within 32 bits.* Hint: "):
+        compiled(model(nodes, IMAGE, constants))
+
+
 def test_uint8_is_moved_exactly() -> None:
     """The int8 program of a uint8 file equals that of the same file in int8."""
     x = feeds(pair(0.02, np.uint8(100)), 1)[0]["x"]
@@ -218,3 +230,19 @@ def test_uint8_is_moved_exactly() -> None:
     first, second = (p.types[p.nodes[0].output].qparams for p in programs)
     assert first == second == numerics.QParams(float(F(0.02)), -28)
     assert x.size
+
+
+def test_dynamic_file_of_onnx_runtime(tmp_path: Path) -> None:
+    """ConvInteger and its scaling, bias and clip are one layer; the weights are the file's."""
+    nodes = [op("Conv", "x w b", "c", pads=[1] * 4), op("Relu", "c", "r"), op("GlobalAveragePool", "r", "p"),
+             op("Flatten", "p", "f"), op("Gemm", "f v", transB=1)]
+    proto = model(nodes, IMAGE, {**CONV, "v": floats(3, 5)}, opset=17)
+    onnx.save(proto, tmp_path / "float.onnx")
+    quantize_dynamic(tmp_path / "float.onnx", tmp_path / "dynamic.onnx")
+    proto = onnx.load(tmp_path / "dynamic.onnx")
+    assert {"DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"} <= {n.op_type for n in proto.graph.node}
+    program = compiled(proto, calib=[feed["x"] for feed in feeds(proto, 16)])
+    assert [n.op for n in program.nodes] == ["quantize", "conv2d", "reduce_mean", "reshape", "dense", "dequantize"]
+    np.testing.assert_array_equal(program.constants[program.nodes[1].inputs["w"]],
+                                  constant(proto, "w_quantized").transpose(0, 2, 3, 1))
+    assert steps_off(proto, program) <= 6

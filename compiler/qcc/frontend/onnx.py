@@ -222,6 +222,7 @@ def _import_nodes(nodes: Iterable[onnx.NodeProto], scope: Scope, model: onnx.Mod
         try:
             _check_node(proto, context)
             for part in onnx_quant.expand(proto):
+                _check_node(part, context)
                 _import_node(part, scope, used)
         except Refused as error:
             domain = "" if proto.domain in ("", "ai.onnx") else f"{proto.domain}."

@@ -75,6 +75,8 @@ def quantize_linear(n: OnnxNode) -> list[str]:
 
 def _quantize_constant(n: OnnxNode) -> None:
     scales, zeros = parameters(n, 1, 2)
+    if zeros.dtype.kind not in "iu":
+        raise Refused(f"it quantizes to {zeros.dtype}", QDQ_HINT)
     x = n.floats(0, "operand")
     shape = _along(n, scales, x.shape)
     limits = np.iinfo(zeros.dtype)

@@ -121,8 +121,8 @@ def plan_variants(
     """What is compiled for each kernel, and the numbers that it is called with: kernels that nothing was chosen for
     may share a function.
     """
-    distinct, chosen = {k.digest: k for k in kernels}, chosen or {}
-    free = NUMBERS if target.emit == "c" else {}
+    distinct, chosen = {k.digest: k for k in kernels}, {d: c for d, c in (chosen or {}).items() if c}
+    free = NUMBERS if target.firmware else {}
     shared = share([k for digest, k in distinct.items() if digest not in chosen], free)
     for digest in distinct.keys() & chosen.keys():
         shared |= share([distinct[digest]], free)
@@ -134,7 +134,7 @@ def _compile_all(
 ) -> None:
     if jobs == 1 or len(missing) < 3:
         for done, variant in enumerate(missing):
-            _compile_one(variant, target)
+            _compile_one(variant, target, variant.path(target))
             progress(done + 1, len(missing))
         return
     with Workers(min(jobs, len(missing))) as workers:
@@ -154,7 +154,10 @@ class Workers:
     """
 
     def __init__(self, count: int, seconds: float | None = None) -> None:
-        """``seconds``: time that a kernel may take; its worker is ended then, and another started."""
+        """``seconds``: time that a kernel may take; its worker is ended then, and another started.
+
+        Kernels with such a limit may be illegal: what LLVM prints about them is not shown.
+        """
         self._pool = ThreadPoolExecutor(count)
         self._mine, self._seconds = threading.local(), seconds
         self._started: list[subprocess.Popen[bytes]] = []
@@ -178,15 +181,17 @@ class Workers:
     def _compile(self, variant: Variant, target: Target) -> str | None:
         if getattr(self._mine, "worker", None) is None:
             path_here = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+            quiet = None if self._seconds is None else subprocess.DEVNULL
             self._mine.worker = subprocess.Popen([sys.executable, "-m", __name__], stdin=subprocess.PIPE,
-                                                 stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path_here})
+                                                 stdout=subprocess.PIPE, stderr=quiet,
+                                                 env={**os.environ, "PYTHONPATH": path_here})
             self._started.append(self._mine.worker)
         worker = self._mine.worker
         timer = None if self._seconds is None else threading.Timer(self._seconds, worker.kill)
         try:
             if timer is not None:
                 timer.start()
-            pickle.dump((variant, target), worker.stdin)
+            pickle.dump((variant, target, variant.path(target)), worker.stdin)
             worker.stdin.flush()
             failure: str | None = pickle.load(worker.stdout)
             return failure
@@ -199,7 +204,7 @@ class Workers:
 
 
 def _work() -> None:
-    """The worker: (variant, target) after another on stdin, None or a failure's text for each on stdout.
+    """The worker: (variant, target, path) after another on stdin, None or a failure's text for each on stdout.
 
     Nothing else may write there, so what libraries print goes to stderr.
     """
@@ -207,30 +212,33 @@ def _work() -> None:
     os.dup2(2, 1)
     while True:
         try:
-            variant, target = pickle.load(sys.stdin.buffer)
+            variant, target, path = pickle.load(sys.stdin.buffer)
         except EOFError:
             return
         failure = None
         try:
-            _compile_one(variant, target)
+            _compile_one(variant, target, path)
         except Exception:
             failure = traceback.format_exc()
         pickle.dump(failure, replies)
         replies.flush()
 
 
-def _compile_one(variant: Variant, target: Target) -> None:
-    """Write the variant's .o or .c, then its .json, whose presence says that the first file is whole."""
-    path = variant.path(target)
+def _compile_one(variant: Variant, target: Target, path: Path) -> None:
+    """Write ``path``.o or ``path``.c, then ``path``.json, whose presence says that the first file is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     suffix, work = _suffix(target), tuple[Any, ...]()
     temporary = path.with_suffix(f".{os.getpid()}.tmp{suffix}")
-    if target.emit == "c":
-        from qcc.lower.source import kernel_source
+    if target.firmware:
+        from qcc.lower.source import kernel_object, kernel_source
 
-        source = kernel_source(variant.kernel, target, Decide(dict(variant.chosen)))
+        decide = Decide(dict(variant.chosen))
+        source = kernel_source(variant.kernel, target, decide)
         symbol, extent, work = source.symbol, 1, source.work
         temporary.write_text(source.text)
+        if target.emit == "object":
+            temporary.replace(path.with_suffix(".c"))
+            kernel_object(variant.kernel, target, decide).write_to_file(str(temporary), "o")
     else:
         module, symbol, extent = compile_kernel(variant, target)
         module.write_to_file(str(temporary), "o")

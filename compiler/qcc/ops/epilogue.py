@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcc import numerics, numerics_float
+from qcc.errors import ModelError
 from qcc.ir.graph import Arrays, Node, TensorType, Types
 from qcc.numerics import QParams
 from qcc.ops.base import Op
@@ -144,6 +145,7 @@ def quantize_weighted(node: Node, convert: Converter, attrs: dict[str, Any], axi
     """Emit the integer form of conv2d, conv_transpose2d or dense; output channels are ``axis`` 0 of w.
 
     A weight scale grows where bias or sums would leave int32 (the overflow proof), and ``convert.remark`` says so.
+    Raises ``ModelError`` where that does not help.
     """
     x, out = convert.qparams(node.inputs["x"]), convert.qparams(node.output)
     weight = convert.constant(node.inputs["w"]).astype(np.float64)
@@ -167,7 +169,8 @@ def quantize_weighted(node: Node, convert: Converter, attrs: dict[str, Any], axi
             break
         scales = np.where(failed, scales * 2, scales)
     else:
-        raise OverflowError(f"{node.output}: no weight scale keeps the accumulators within int32")
+        raise ModelError("no weight scale keeps its sums within 32 bits", where=node.source or node.output,
+                         hint="its bias is out of proportion to its weights and scales: check the model's numbers")
     widened = int((scales != wanted).sum())
     if widened:
         convert.remark(node, f"weight scale of {widened} channels widened to keep accumulators within 32 bits")
@@ -181,7 +184,11 @@ def quantize_weighted(node: Node, convert: Converter, attrs: dict[str, Any], axi
     }
     if "residual" in node.inputs:
         r = convert.qparams(node.inputs["residual"])
-        fraction = numerics.residual_fraction(real, bound, r.step / out.step)
+        try:
+            fraction = numerics.residual_fraction(real, bound, r.step / out.step)
+        except OverflowError as error:
+            raise ModelError(str(error), where=node.source or node.output,
+                             hint="its scales are out of proportion: check the model's quantization") from error
         real = real * 2.0**fraction
         inputs["residual"] = convert.value(node.inputs["residual"])
         attrs = {**attrs, "residual_multiplier": round(r.step / out.step * 2.0**fraction), "fraction": fraction}

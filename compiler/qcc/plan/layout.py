@@ -216,7 +216,7 @@ def plan_layout(graph: Graph, target: Target) -> Layout:
     from qcc.plan.overlay import overlays
 
     layout = _Planner(graph, target).plan()
-    if target.emit == "c":
+    if target.firmware:
         layout.overlays = overlays(layout)
     return layout
 

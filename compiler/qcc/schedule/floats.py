@@ -13,9 +13,9 @@ from qcc.lower import float_expressions
 from qcc.lower.kernel import Kernel
 from qcc.schedule import simple
 from qcc.schedule.decide import Decide
-from qcc.schedule.gemm import gemm_loops
 from qcc.schedule.intrinsic import Parameter, describe, implement, register_once, store_channels
-from qcc.schedule.tiles import divisors, gemm_chunks, nearest_divisor, register_tile
+from qcc.schedule.loops import gemm_loops
+from qcc.schedule.tiles import divisors, gemm_chunk, nearest_divisor, register_tile
 
 ACCUMULATORS = {16: 28, 8: 12, 4: 24}
 """Vectors of sums in registers, by the floats of a vector."""
@@ -43,7 +43,7 @@ def conv_gemm(sch: Any, kernel: Kernel, decide: Decide) -> None:
     rows_default, cols_default = register_tile(width, blocks, most)
     rows = decide("rows", divisors(width, most), rows_default)
     cols = decide("cols", divisors(blocks, 8), cols_default)
-    chunk = decide("chunk", *gemm_chunks(kernel, rows, cols))
+    chunk = gemm_chunk(kernel, decide, rows, cols)
     at, xi, nr, ni = gemm_loops(sch, kernel, rows, chunk, (cols, lanes))
     sch.compute_at(acc, at, preserve_unit_loops=True)
     pixel, channel, ky, kx, r = sch.get_loops(acc)[-5:]

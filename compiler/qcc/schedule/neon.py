@@ -45,7 +45,8 @@ def conv_gemm(neon: Neon, kernel: Kernel, decide: Decide) -> Any:
     room = PANEL_BYTES // panel_bytes(rows, every) if paired else CACHED_BYTES // (rows * every * dot)
     units = height if height > 1 else tiles
     at_once = max(1, room // (tiles if height > 1 else 1))
-    chunk = decide("chunk", divisors(units), nearest_divisor(units, min(at_once, -(-units // SHARES))))
+    default = nearest_divisor(units, min(at_once, -(-units // SHARES)))
+    chunk = nearest_divisor(units, decide("chunk", divisors(height if height > 1 else width), default))
     count = chunk * (tiles if height > 1 else 1)
     real, valid = kernel.view("y").dtype == "float32", min(lanes, kernel.param("channels"))
     epilogue = None if real else Epilogue.of(kernel, neon)

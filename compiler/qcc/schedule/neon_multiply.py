@@ -311,7 +311,6 @@ class SmmlaPanel(Smmla):
     def step(self, at: int, groups: int, first: bool) -> None:
         """As declared."""
 
-
         def taken() -> Iterator[list[Vector]]:
             for g in range(groups):
                 if g:

@@ -47,14 +47,13 @@ class TileSize:
 
     @property
     def fits(self) -> bool:
-        """Whether sums, the pixels' vectors and those of weights fit the registers."""
+        """Whether sums, the pixels' vectors and those of weights fit the registers, with one to spare."""
         pixels = self.rows * self.deep
         if self.dot == 16:
             pixels += 2
         elif self.dot == 8:
             pixels = self.pairs if self.blocks > 1 else 3 * self.pairs
-        spare = 1 if self.registers == 16 else 0
-        return self.sums + pixels + self.streamed + spare <= self.registers
+        return self.sums + pixels + self.streamed < self.registers
 
     @property
     def cost(self) -> float:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from qcc.lower.kernel import Kernel
 
 if TYPE_CHECKING:
+    from qcc.schedule.decide import Decide
     from qcc.target import Target
 
 LEVEL_2 = 384 * 1024
@@ -68,8 +69,8 @@ def whole_groups(target: Target, groups: int) -> int:
     return -(-groups // steps) * steps
 
 
-def gemm_chunks(kernel: Kernel, rows: int, cols: int) -> tuple[list[int], int]:
-    """Candidates and default for a chunk of a GEMM: output rows, or tiles where the whole image is one row.
+def gemm_chunk(kernel: Kernel, decide: Decide, rows: int, cols: int) -> int:
+    """The decision ``chunk`` of a GEMM: output rows, or tiles where the whole image is one row.
 
     A chunk meets one block of channels at a time: the longer it is, the fewer times the weights are read; its input
     should stay in the level-2 cache, and threads want a share.
@@ -80,7 +81,8 @@ def gemm_chunks(kernel: Kernel, rows: int, cols: int) -> tuple[list[int], int]:
     unit_bytes = kernel.param("stride") * kernel.view("x").strides[1] if height > 1 else rows * kernel.param("step")
     chunks = divisors(units)
     shared = [c for c in chunks if batch * (units // c) * (blocks // cols) >= SHARES] or chunks[:1]
-    return chunks, [c for c in shared if c * unit_bytes <= LEVEL_2 or c == shared[0]][-1]
+    default = [c for c in shared if c * unit_bytes <= LEVEL_2 or c == shared[0]][-1]
+    return nearest_divisor(units, decide("chunk", divisors(height if height > 1 else width), default))
 
 
 @dataclass(frozen=True)

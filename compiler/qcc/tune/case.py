@@ -90,7 +90,7 @@ def make_case(call: Call, layout: Layout, seed: int = 0) -> Case:
         memory.write(value, _random(graph.types[value].shape, graph.types[value].dtype, rng))
     x = {k: graph.constants[v] if v in graph.constants else memory.read(v) for k, v in node.inputs.items()}
     types = (graph.input_types(node), graph.types[node.output])
-    if "table" in x:  # the sums, then a lookup in place
+    if {"table", "w"} <= x.keys():  # the sums, then a lookup in place
         sums = OPS[node.op].integer(node, {k: v for k, v in x.items() if k != "table"}, *types)
         if call.kernel.compute == "lut":
             memory.write(node.output, sums)

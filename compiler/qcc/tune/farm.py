@@ -15,13 +15,13 @@ import numpy as np
 
 from qcc.emit.library import call_tool, compiler_command
 from qcc.errors import TuningError
-from qcc.lower.build import Built
 from qcc.tune.measure import BLOCK_SECONDS, LEAST_ROUNDS, SECONDS, Outcome
+from qcc.tune.program import prepare_source
 
 if TYPE_CHECKING:
     from qcc.target import Target
     from qcc.tune.case import Case
-    from qcc.tune.tasks import Task
+    from qcc.tune.tasks import Candidate
 
 LIBRARY = "measure.so"
 ATTEMPTS = 3
@@ -57,17 +57,17 @@ class Farm:
                               hint="start one: python -m tvm.exec.rpc_tracker --host 0.0.0.0 --port 9190") from error
         return sum(server["key"] == f"server:{self.key}" for server in summary["server_info"])
 
-    def run(self, task: Task, variants: Sequence[Built]) -> Outcome:
+    def run(self, candidates: Sequence[Candidate]) -> Outcome:
         """See ``Measure``; a broken session is tried again, where possible on another device."""
         from tvm.support.popen_pool import PopenWorker
 
         with tempfile.TemporaryDirectory(prefix="qcc-") as scratch:
-            library = str(_shared(task, variants, self.target, Path(scratch)))
+            case, library = candidates[0].case, str(_shared(candidates, self.target, Path(scratch)))
             outcome = Outcome("crash", "no device answered")
             for _ in range(ATTEMPTS):
                 if getattr(self._mine, "worker", None) is None:
                     self._mine.worker = PopenWorker()
-                request = (self.host, self.port, self.key, library, task.case, len(variants))
+                request = (self.host, self.port, self.key, library, case, len(candidates))
                 self._mine.worker.send(measure_remotely, request, timeout=WAIT_SECONDS + 2 * SECONDS)
                 try:
                     after, values = self._mine.worker.recv()
@@ -81,7 +81,7 @@ class Farm:
                 except Exception as error:  # whatever TVM makes of a broken session
                     outcome = Outcome("crash", str(error).strip().splitlines()[-1])
                     continue
-                difference = task.case.difference(after)
+                difference = case.difference(after)
                 return Outcome("ok", values=values) if difference is None else Outcome("wrong", difference)
             return outcome
 
@@ -90,27 +90,30 @@ class _NoDeviceError(Exception):
     """The tracker gives no device."""
 
 
-def _shared(task: Task, variants: Sequence[Built], target: Target, folder: Path) -> Path:
+def _shared(candidates: Sequence[Candidate], target: Target, folder: Path) -> Path:
     """A library with a function of TVM's convention for each variant; its parameters are all buffers of the case."""
     import tvm
     from tvm import tirx
     from tvm.script.ir_builder import IRBuilder
     from tvm.script.ir_builder import tirx as T
 
-    functions = {}
+    functions, case, variants = {}, candidates[0].case, [c.built for c in candidates]
     for i, built in enumerate(variants):
         with IRBuilder() as builder, T.prim_func(s_tir=True):
             T.func_name(f"variant{i}")
-            buffers = [T.arg(f"b{n}", tirx.decl_buffer((b.size,), "uint8")) for n, b in enumerate(task.case.buffers)]
-            pointers = [T.address_of(buffers[n][offset]) for n, offset in task.case.args]
+            buffers = [T.arg(f"b{n}", tirx.decl_buffer((b.size,), "uint8")) for n, b in enumerate(case.buffers)]
+            pointers = [T.address_of(buffers[n][offset]) for n, offset in case.args]
+            T.evaluate(tirx.call_extern("int32", "prepare"))
             T.evaluate(tirx.call_extern("void", built.symbol, *pointers, T.int32(0), T.int32(built.extent)))
         functions[f"variant{i}"] = builder.get().with_attr("global_symbol", f"variant{i}")
     assert target.llvm is not None, "source has no devices"
-    made = tvm.compile(tvm.IRModule(functions), tvm.target.Target(dict(target.llvm)))
+    made = tvm.compile(tvm.IRModule(functions), tvm.target.Target(target.llvm.options()))
 
     def link(output: str, objects: Sequence[str], options: Any = None, **unused: Any) -> None:
-        call_tool([*compiler_command(target), "-shared", *map(str, objects), "-o", output], folder)
+        sources = [*map(str, objects), "prepare.c"]
+        call_tool([*compiler_command(target), "-shared", "-fPIC", *sources, "-o", output], folder)
 
+    (folder / "prepare.c").write_text(prepare_source(target) + "\n")
     library = folder / LIBRARY
     made.export_library(str(library), fcompile=link, addons=[str(v.object) for v in variants])
     return library

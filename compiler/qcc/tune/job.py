@@ -5,19 +5,20 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qcc.errors import TuningError
 from qcc.ir.graph import Graph
-from qcc.lower.build import Built, Workers, build_kernels, plan_variants
+from qcc.lower.build import Variant, Workers, build_kernels, plan_variants
+from qcc.lower.repack import repacked, scheduled_decisions
 from qcc.target import Target
 from qcc.tune.measure import Measure, Outcome, choose_measure
 from qcc.tune.records import LEAST_GAIN, Journal, Key, Record
 from qcc.tune.search import require_tuner, search
 from qcc.tune.space import Chosen
-from qcc.tune.tasks import Task, find_tasks
+from qcc.tune.tasks import Candidate, Task, find_tasks
 
 BATCH = 8
 """Candidates that the search proposes at a time."""
@@ -86,9 +87,9 @@ def run_job(
     require_tuner()
     journal = Journal(records)
     try:
-        with Workers(jobs, BUILD_SECONDS) as workers:
-            job = _Job(graph, target, journal, measure or choose_measure(target), workers, jobs,
-                       watch)  # fmt: skip
+        how = measure or choose_measure(target)
+        with Workers(jobs, BUILD_SECONDS) as workers, ThreadPoolExecutor(how.devices) as devices:
+            job = _Job(graph, target, journal, how, workers, devices, jobs, watch)
             return job.run(trials, seconds, seed)
     finally:
         journal.close()
@@ -97,11 +98,11 @@ def run_job(
 class _Job:
     def __init__(
         self, graph: Graph, target: Target, journal: Journal, measure: Measure, workers: Workers,
-        jobs: int, watch: Callable[[Progress], None] | None,
+        devices: ThreadPoolExecutor, jobs: int, watch: Callable[[Progress], None] | None,
     ) -> None:  # fmt: skip
         self.target, self.journal, self.measure, self.workers, self.watch = target, journal, measure, workers, watch
         self.key, self.unit, self.jobs = Key.of(target), measure.unit, jobs
-        self.start, self.lock = time.monotonic(), threading.Lock()
+        self.pool, self.start, self.lock = devices, time.monotonic(), threading.Lock()
         self.tried = self.measured = self.failed = self.idle = 0
         self.history: list[tuple[int, float]] = []
         self.remarks: list[str] = []
@@ -116,6 +117,7 @@ class _Job:
         self.defaults()
         if not self.tasks:
             raise TuningError("no kernel of the model could be measured", hint=self.remarks[0])
+        self.tasks.sort(key=lambda t: -t.count * self.value(t, {}))
         self.patience = PATIENCE * len(self.tasks)
         self.history.append((0, self.total(best=True)))
         ended = "every candidate was tried"
@@ -129,9 +131,7 @@ class _Job:
             ended = "interrupted"
         if self.measured and not self.measure.exact:
             self.confirm()
-        rows = tuple(
-            Row(t.what, t.count, self.value(t, {}), self.best_value(t), self.chosen(t)) for t in self.tasks
-        )
+        rows = tuple(Row(t.what, t.count, self.value(t, {}), self.best_value(t), self.chosen(t)) for t in self.tasks)
         return Result(rows, self.unit, tuple(self.history), self.measured, self.failed, ended, tuple(self.remarks))
 
     def defaults(self) -> None:
@@ -140,8 +140,7 @@ class _Job:
         self.plain = build_kernels([task.kernel for task in self.tasks], self.target, self.jobs)
         self._say("measure the defaults")
         missing = [t for t in self.tasks if self.found(t, {}) is None]
-        with ThreadPoolExecutor(self.measure.devices) as pool:
-            list(pool.map(lambda task: self.keep(task, {}, self.measure_alone(task)), missing))
+        list(self.pool.map(lambda task: self.keep(task, {}, self.measure_alone(task)), missing))
         for task in list(self.tasks):
             record = self.found(task, {})
             if record is None or record.value is None:
@@ -155,11 +154,8 @@ class _Job:
         new = [c for c in chosen if self.found(task, c) is None]
         before = self.total(best=True)
         self._say(task.what)
-        digest = task.kernel.digest
-        planned = [plan_variants([task.kernel], self.target, {digest: c})[digest][0] for c in new]
-        futures = [self.workers.submit(variant, self.target) for variant in planned]
-        with ThreadPoolExecutor(self.measure.devices) as pool:
-            list(pool.map(lambda pair: self._try(task, *pair), zip(new, futures, strict=True)))
+        futures = [self.workers.submit(self.variant(task, c), self.target) for c in new]
+        list(self.pool.map(lambda pair: self._try(task, *pair), zip(new, futures, strict=True)))
         self.tried += len(choices)
         after = self.total(best=True)
         self.history.append((self.tried, after))
@@ -169,21 +165,21 @@ class _Job:
         records = [self.found(task, c) for c in chosen]
         return [r for r in records if r is not None]
 
-    def _try(self, task: Task, chosen: Chosen, compiled: object) -> None:
+    def _try(self, task: Task, chosen: Chosen, compiled: Future[str | None]) -> None:
         """Measure one candidate."""
-        failure = compiled.result()  # type: ignore[attr-defined]
+        failure = compiled.result()
         self._check_time()
         if failure is not None:
             self.keep(task, chosen, Outcome("unbuildable", failure.strip().splitlines()[-1]))
         elif self.measure.exact:
-            self.keep(task, chosen, self.measure.run(task, [self.built(task, chosen)]))
+            self.keep(task, chosen, self.measure.run([self.candidate(task, chosen)]))
         else:
             self.keep(task, chosen, self.beside(task, chosen))
         self._say(task.what)
 
     def measure_alone(self, task: Task) -> Outcome:
         """Measure a default."""
-        return self.measure.run(task, [self.built(task, {})])
+        return self.measure.run([self.candidate(task, {})])
 
     def beside(self, task: Task, chosen: Chosen) -> Outcome:
         """Measure a candidate beside the best so far: its value is the best one's times their ratio.
@@ -192,10 +188,10 @@ class _Job:
         """
         best = self.journal.records.best(self.key, task.kernel.digest, self.unit)
         assert best is not None and best.value is not None, "defaults come first"  # noqa: PT018
-        variants = [self.built(task, c) for c in (chosen, dict(best.decisions))]
+        candidates = [self.candidate(task, c) for c in (chosen, dict(best.decisions))]
         ratio = 0.0
         for _ in range(2):
-            outcome = self.measure.run(task, variants)
+            outcome = self.measure.run(candidates)
             if outcome.status != "ok":
                 return outcome
             ratio = max(ratio, outcome.values[0] / outcome.values[1])
@@ -210,8 +206,8 @@ class _Job:
             if not chosen:
                 continue
             self._say(f"confirm {task.what}")
-            variants = [self.built(task, c) for c in (chosen, {})]
-            outcomes = [self.measure.run(task, variants) for _ in range(2)]
+            candidates = [self.candidate(task, c) for c in (chosen, {})]
+            outcomes = [self.measure.run(candidates) for _ in range(2)]
             if all(o.status == "ok" for o in outcomes):
                 ratio = max(o.values[0] / o.values[1] for o in outcomes)
                 self.keep(task, chosen, replace(outcomes[0], values=(ratio * default,)))
@@ -227,12 +223,18 @@ class _Job:
             self.measured += 1
             self.failed += value is None
 
-    def built(self, task: Task, chosen: Chosen) -> Built:
-        """A candidate that was compiled."""
-        digest = task.kernel.digest
+    def variant(self, task: Task, chosen: Chosen) -> Variant:
+        """What is compiled for a candidate."""
+        kernel = repacked(task.call, self.target, chosen).kernel
+        return plan_variants([kernel], self.target, {kernel.digest: scheduled_decisions(chosen)})[kernel.digest][0]
+
+    def candidate(self, task: Task, chosen: Chosen) -> Candidate:
+        """A candidate that was compiled; a default as the whole model has it."""
         if not chosen:
-            return self.plain[digest]
-        return build_kernels([task.kernel], self.target, chosen={digest: chosen})[digest]
+            return Candidate(task, task.call, self.plain[task.kernel.digest])
+        call = repacked(task.call, self.target, chosen)
+        decisions = {call.kernel.digest: scheduled_decisions(chosen)}
+        return Candidate(task, call, build_kernels([call.kernel], self.target, chosen=decisions)[call.kernel.digest])
 
     def found(self, task: Task, chosen: Chosen) -> Record | None:
         """The record of a candidate."""

@@ -4,6 +4,7 @@ emulators or on boards that the target's ``[run] command`` reaches.
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,14 +16,14 @@ import numpy as np
 from qcc.data import data_folder
 from qcc.emit.library import call_tool
 from qcc.errors import ToolError, TuningError
-from qcc.lower.build import Built, cache_folder
+from qcc.lower.build import cache_folder
 from qcc.remote import RUNNER
 from qcc.tune.program import Program, ProgramEndedError, link_program
 from qcc.tune.records import Status
 
 if TYPE_CHECKING:
     from qcc.target import Target
-    from qcc.tune.tasks import Task
+    from qcc.tune.tasks import Candidate
 
 SECONDS = 20.0
 """Time that a candidate may take to answer."""
@@ -54,8 +55,9 @@ class Measure(Protocol):
     def devices(self) -> int:
         """How many candidates can be measured at once."""
 
-    def run(self, task: Task, variants: Sequence[Built]) -> Outcome:
-        """Compare the first variant's bytes with the reference, then measure all of them beside each other.
+    def run(self, candidates: Sequence[Candidate]) -> Outcome:
+        """Compare the first candidate's bytes with the reference, then measure all of them beside each other: two of
+        one task whose constants are packed alike.
 
         Raises QccError where something else than the candidate is wrong.
         """
@@ -69,21 +71,22 @@ class Timed:
     def __init__(self, target: Target) -> None:
         self.target = target
 
-    def run(self, task: Task, variants: Sequence[Built]) -> Outcome:
+    def run(self, candidates: Sequence[Candidate]) -> Outcome:
         """See ``Measure``."""
         with tempfile.TemporaryDirectory(prefix="qcc-") as scratch:
-            program = link_program(task.kernel, variants, self.target, Path(scratch))
-            return talk(_command(self.target, program), task, len(variants))
+            program = link_program(candidates, self.target, Path(scratch))
+            return talk(_command(self.target, program), candidates)
 
 
-def talk(command: Sequence[str], task: Task, variants: int) -> Outcome:
-    """Check and time the variants of a program."""
+def talk(command: Sequence[str], candidates: Sequence[Candidate]) -> Outcome:
+    """Check and time the candidates of a program."""
+    case = candidates[0].case
     try:
-        with Program(command, task.case, SECONDS) as running:
-            difference = task.case.difference(running.call(0))
+        with Program(command, case, SECONDS) as running:
+            difference = case.difference(running.call(0))
             if difference is not None:
                 return Outcome("wrong", difference)
-            return Outcome("ok", values=steady_times(running, variants))
+            return Outcome("ok", values=steady_times(running, len(candidates)))
     except ProgramEndedError as error:
         return Outcome("timeout" if error.late else "crash", str(error))
     except OSError as error:
@@ -116,18 +119,18 @@ class Counted:
     unit, exact, devices = "instructions", True, 1
 
     def __init__(self, target: Target) -> None:
-        self.target, self.plugin = target, built_plugin("count_aarch64")
+        self.target, self.plugin = target, built_plugin(data_folder("runtime") / "tune" / "count_aarch64.c")
 
-    def run(self, task: Task, variants: Sequence[Built]) -> Outcome:
+    def run(self, candidates: Sequence[Candidate]) -> Outcome:
         """See ``Measure``."""
         with tempfile.TemporaryDirectory(prefix="qcc-") as scratch:
             counts = Path(scratch, "counts")
-            program = link_program(task.kernel, variants[:1], self.target, Path(scratch))
+            case, program = candidates[0].case, link_program(candidates[:1], self.target, Path(scratch))
             emulator, *rest = _command(self.target, program)
             command = [emulator, "-plugin", f"{self.plugin},out={counts}", *rest]
             try:
-                with Program(command, task.case, SECONDS) as running:
-                    difference = task.case.difference(running.call(0))
+                with Program(command, case, SECONDS) as running:
+                    difference = case.difference(running.call(0))
             except ProgramEndedError as error:
                 return Outcome("timeout" if error.late else "crash", str(error))
             except OSError as error:
@@ -162,10 +165,9 @@ def choose_measure(target: Target, rpc: str | None = None, key: str | None = Non
     return Counted(target) if emulated else Timed(target)
 
 
-def built_plugin(name: str) -> Path:
+def built_plugin(source: Path) -> Path:
     """A counting plugin for QEMU, built once by the C compiler of this machine. Raises ToolError."""
-    source = data_folder("runtime") / "tune" / f"{name}.c"
-    library = cache_folder() / f"{name}-{source.stat().st_mtime_ns:x}.so"
+    library = cache_folder() / f"{source.stem}-{hashlib.sha256(source.read_bytes()).hexdigest()[:12]}.so"
     if not library.exists():
         library.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="qcc-", dir=library.parent) as scratch:

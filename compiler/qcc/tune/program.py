@@ -6,7 +6,7 @@ import subprocess
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +15,11 @@ from qcc.data import data_folder
 from qcc.emit.entry import prototype
 from qcc.emit.library import call_tool, compiler_command
 from qcc.emit.package import C_TYPES
-from qcc.lower.build import Built
-from qcc.lower.kernel import Kernel
-from qcc.target import Target
 from qcc.tune.case import Bytes, Case
+
+if TYPE_CHECKING:
+    from qcc.target import Target
+    from qcc.tune.tasks import Candidate
 
 COLD_BYTES = 4 << 20
 """Constants are read from as much memory in turn, beyond a level-2 cache."""
@@ -32,9 +33,10 @@ class ProgramEndedError(Exception):
         self.late = late
 
 
-def link_program(kernel: Kernel, variants: Sequence[Built], target: Target, folder: Path) -> Path:
+def link_program(candidates: Sequence[Candidate], target: Target, folder: Path) -> Path:
     """A program for the target's machine. Raises ToolError."""
-    lines = ["#include <stdint.h>"]
+    lines, variants = [prepare_source(target)], [c.built for c in candidates]
+    kernel = candidates[0].call.kernel
     for i, built in enumerate(variants):
         pointers = [f"{'' if o.role == 'out' else 'const '}{C_TYPES[o.view.dtype]} *" for o in kernel.operands]
         arguments = ", ".join(f"({pointer})a[{n}]" for n, pointer in enumerate(pointers))
@@ -50,6 +52,13 @@ def link_program(kernel: Kernel, variants: Sequence[Built], target: Target, fold
     call_tool([*compiler_command(target), *static, str(data_folder("runtime") / "tune" / "measure.c"), "variants.c",
                *objects, "-o", str(program)], folder)  # fmt: skip
     return program
+
+
+def prepare_source(target: Target) -> str:
+    """C source of what a process does before it runs code for a target; 0 if the system refuses."""
+    asked = "qcc_amx_allowed()" if target.permission else "1"
+    include = '#include "qcc/amx.h"\n' if target.permission else ""
+    return f"#include <stdint.h>\n{include}int prepare(void);\nint prepare(void) {{ return {asked}; }}"
 
 
 class Program:
@@ -104,17 +113,15 @@ class Program:
         finally:
             timer.cancel()
         if len(data) != wanted:
-            self._end_and_say()
+            raise self._ended()
         return data
 
     def _end(self) -> None:
         self._late = True
         self._process.kill()
 
-    def _end_and_say(self) -> None:
-        if not self._late:
-            self._process.kill() if self._process.poll() is None else None
+    def _ended(self) -> ProgramEndedError:
+        """What to raise when the program is gone."""
         _, said = self._process.communicate()
-        lines = said.decode(errors="replace").splitlines()
-        what = lines[-1] if lines else f"exit code {self._process.returncode}"
-        raise ProgramEndedError("no answer in time" if self._late else what, self._late)
+        lines = said.decode(errors="replace").splitlines() or [f"exit code {self._process.returncode}"]
+        return ProgramEndedError("no answer in time" if self._late else lines[-1], self._late)

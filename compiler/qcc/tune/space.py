@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qcc.lower.kernel import Kernel
+from qcc.lower.repack import weight_bytes
 from qcc.schedule.decide import Decide
 from qcc.target import Target
 
@@ -72,6 +73,7 @@ class _Recorder(Decide):
 def find_space(kernel: Kernel, target: Target) -> Space:
     """What there is to decide when a kernel is compiled for a target; a decision with one candidate is none."""
     recorder = _Recorder()
+    weight_bytes(kernel, target, recorder)
     if target.emit == "c":
         from qcc.lower.source import kernel_source
 

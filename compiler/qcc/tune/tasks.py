@@ -6,7 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 
-from qcc.ir.graph import Graph
+from qcc.ir.graph import Graph, runs_float
+from qcc.lower.build import Built
 from qcc.lower.kernel import Call, Kernel
 from qcc.pipeline import lower
 from qcc.plan.layout import Layout, plan_layout
@@ -38,14 +39,29 @@ class Task:
 
     @cached_property
     def case(self) -> Case:
-        """Memory to run it on; not thread-safe before its first use."""
+        """Memory to run it on."""
         return make_case(self.call, self.layout)
 
 
+@dataclass(frozen=True)
+class Candidate:
+    """A task that was compiled by some decisions; ``call`` has its constants packed as these want them."""
+
+    task: Task
+    call: Call
+    built: Built
+
+    @property
+    def case(self) -> Case:
+        """Memory to run it on."""
+        return self.task.case if self.call is self.task.call else make_case(self.call, self.task.layout)
+
+
 def find_tasks(graph: Graph, target: Target) -> list[Task]:
-    """The tasks of an integer program, in the order in which it meets them."""
+    """The tasks of an integer program, in the order in which it meets them; what computes in float is left as it is."""
     layout = plan_layout(graph, target)
-    calls = lower(graph, layout)
+    nodes = graph.node_of()
+    calls = [call for call in lower(graph, layout) if not runs_float(graph, nodes[call.node])]
     counts = Counter(call.kernel.digest for call in calls)
     first = {call.kernel.digest: call for call in reversed(calls)}
     spaces = {digest: find_space(first[digest].kernel, target) for digest in dict.fromkeys(counts)}

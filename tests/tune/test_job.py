@@ -1,0 +1,191 @@
+"""Jobs that are the same every time, survive their end, and do not believe what is wrong."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import jobs
+import numpy as np
+import pytest
+
+from qcc import pipeline
+from qcc.emit.entry import prototype
+from qcc.errors import RecordsError, TuningError
+from qcc.target import Target, missing_here
+from qcc.tune import measure, report
+from qcc.tune.job import run_job
+from qcc.tune.measure import Outcome, Timed, choose_measure
+from qcc.tune.records import Key, Records, load_records, write_records
+from qcc.tune.search import require_tuner
+from qcc.tune.tasks import Candidate, find_tasks
+from qcc.verify import random_samples, verify_model
+
+HOST = Target.load("host")
+pytest.importorskip("xgboost", reason="tuning needs qcc[tune]")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The records of a job that nothing interrupted."""
+    path = tmp_path_factory.mktemp("tune") / "whole.tune"
+    result = jobs.tune(path)
+    assert result.failed == 0
+    assert result.measured == len(load_records(path))
+    return path
+
+
+def test_the_same_seed_gives_the_same_records(whole: Path, tmp_path: Path) -> None:
+    jobs.tune(tmp_path / "again.tune")
+    assert (tmp_path / "again.tune").read_text() == whole.read_text()
+
+
+def test_a_job_that_was_killed_goes_on(whole: Path, tmp_path: Path) -> None:
+    path = tmp_path / "killed.tune"
+    folders = [str(Path(__file__).parent), str(Path(__file__).parents[1]), str(Path(pipeline.__file__).parents[1])]
+    job = subprocess.Popen([sys.executable, str(Path(jobs.__file__)), str(path)],
+                           env={**os.environ, "PYTHONPATH": os.pathsep.join(folders)}, start_new_session=True)
+    deadline = time.monotonic() + 300
+    while not (path.exists() and path.read_text().count("\n") >= 7):
+        assert job.poll() is None, "it ended by itself"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(job.pid, signal.SIGKILL)
+    job.wait()
+    before = load_records(path)
+    assert before.damaged == 0
+    assert 7 <= len(before) < len(load_records(whole))
+    result = jobs.tune(path)
+    assert result.measured == len(load_records(whole)) - len(before), "nothing is measured again"
+    assert path.read_text() == whole.read_text()
+
+
+def test_records_are_compiled_by_and_change_no_byte(whole: Path, tmp_path: Path) -> None:
+    graph = jobs.network()
+    model = pipeline.build(graph, HOST, tmp_path / "out", jobs=1, records=whole)
+    plain = pipeline.build(graph, HOST, tmp_path / "plain", jobs=1)
+    chosen = load_records(whole).chosen(Key.of(HOST), [t.kernel.digest for t in find_tasks(graph, HOST)])
+    assert chosen
+    assert f"{len(chosen)} of 2 kernels are compiled as {whole} say" in model.manifest["remarks"]
+    kernels = [[k for layer in m.manifest["layers"] for k in layer["kernels"]] for m in (model, plain)]
+    assert kernels[0] != kernels[1]
+    assert verify_model(model, random_samples(model, 2)) is None
+    sample = random_samples(model, 1)[0]
+    for a, b in zip(model.run(sample).values(), plain.run(sample).values(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_records_that_do_not_hold_are_ignored_with_a_reason(whole: Path, tmp_path: Path) -> None:
+    key = Key.of(HOST)
+    old, other = replace(key, schedules="old"), replace(key, target="other")
+    for changed, reason in ((old, "older schedules"), (other, "another target")):
+        path = tmp_path / "stale.tune"
+        write_records([replace(r, key=changed) for r in load_records(whole)], path)
+        model = pipeline.build(jobs.network(), HOST, tmp_path / "out", jobs=1, records=path)
+        (remark,) = model.manifest["remarks"]
+        assert remark.startswith("0 of 2 kernels")
+        assert f"ignored: {len(load_records(path))} of {reason}" in remark
+    with pytest.raises(RecordsError, match="cannot be read"):
+        pipeline.build(jobs.network(), HOST, tmp_path / "none", records=tmp_path / "none.tune")
+
+
+PLANTED = {"crash": "*(volatile int *)0 = 1;", "timeout": "for (;;) { __asm__ volatile(\"\"); }", "wrong": "y[3] ^= 1;"}
+
+
+class Planted(Timed):
+    """The first candidates are replaced by code that crashes, hangs and computes something else."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(HOST)
+        self.folder, self.left = folder, dict(PLANTED)
+
+    def run(self, candidates: Sequence[Candidate]) -> Outcome:
+        if len(candidates) == 2 and self.left:
+            name, body = self.left.popitem()
+            first = candidates[0]
+            text = "#include <stdint.h>\n" + prototype(first.call.kernel, first.built.symbol)[:-1] + "{" + body + "}\n"
+            (self.folder / f"{name}.c").write_text(text)
+            made = self.folder / f"{name}.o"
+            subprocess.run(["cc", "-c", "-w", str(self.folder / f"{name}.c"), "-o", str(made)], check=True)
+            candidates = [replace(first, built=replace(first.built, object=made)), *candidates[1:]]
+        return super().run(candidates)
+
+
+def test_what_crashes_hangs_or_is_wrong_is_never_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "SECONDS", 2.0)
+    monkeypatch.setattr(measure, "LONGEST", 0.02)
+    path = tmp_path / "planted.tune"
+    result = run_job(jobs.network(), HOST, path, trials=8, measure=Planted(tmp_path))
+    assert result.failed == 3
+    records = list(load_records(path))
+    assert {r.status for r in records} == {"ok", "crash", "timeout", "wrong"}
+    failed = [r for r in records if r.value is None]
+    assert {r.status: bool(r.error) for r in failed} == dict.fromkeys(PLANTED, True)
+    chosen = Records(records).chosen(Key.of(HOST), {r.kernel for r in records})
+    assert not {(k, tuple(sorted(c.items()))) for k, c in chosen.items()} & {(r.kernel, r.decisions) for r in failed}
+
+
+def test_a_default_that_fails_is_left_out(tmp_path: Path) -> None:
+    class Broken(jobs.Formula):
+        def run(self, candidates: Sequence[Candidate]) -> Outcome:
+            return Outcome("crash", "exit code -4")
+
+    with pytest.raises(TuningError, match="no kernel of the model could be measured"):
+        run_job(jobs.network(), HOST, tmp_path / "r.tune", measure=Broken())
+
+
+def test_a_job_ends_when_its_time_is_over(whole: Path, tmp_path: Path) -> None:
+    path = tmp_path / "short.tune"
+    path.write_text(whole.read_text())
+    result = run_job(jobs.network(), HOST, path, trials=jobs.TRIALS, seconds=0.0, measure=jobs.Formula(), seed=3)
+    assert (result.ended, result.measured) == ("the time is over", 0)
+
+
+def test_progress_summary_and_plot(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "shown.tune"
+    path.write_text(whole.read_text())
+    seen = []
+    result = run_job(jobs.network(), HOST, path, trials=jobs.TRIALS, measure=jobs.Formula(), seed=3, watch=seen.append)
+    assert result.measured == 0, "everything was known"
+    assert report.status(seen[-1], jobs.TRIALS, 600.0).endswith("1 device")
+    assert "x the default, " in report.status(seen[-1], jobs.TRIALS, None)
+    report.summary(result)
+    said = capsys.readouterr().out
+    assert "conv_gemm 1x6x6x32" in said
+    assert "tuned kernels: " in said
+    drawn = report.plot(result.history, result.unit)
+    assert drawn.startswith("<svg ")
+    assert f">{result.history[-1][0]} candidates</text>" in drawn
+
+
+def test_how_to_measure_is_chosen_by_the_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(choose_measure(HOST), Timed)
+    elsewhere = HOST.model_copy(update={"arch": "vax"})
+    assert missing_here(elsewhere.arch, [])
+    with pytest.raises(TuningError, match="lacks architecture vax, and the target names no other"):
+        choose_measure(elsewhere)
+    command = elsewhere.run.model_copy(update={"command": ["ssh-to-board", "{runner}"]})
+    assert isinstance(choose_measure(elsewhere.model_copy(update={"run": command})), Timed)
+    with pytest.raises(TuningError, match="needs both --rpc and --key"):
+        choose_measure(HOST, rpc="127.0.0.1:9190")
+    with pytest.raises(TuningError, match="cannot run the C source of cortex-m4"):
+        choose_measure(Target.load("cortex-m4"), "127.0.0.1:9190", "m4")
+    with pytest.raises(TuningError, match=r"is no HOST:PORT"):
+        choose_measure(HOST, "tracker", "key")
+    with pytest.raises(TuningError, match="no tracker answers"):
+        choose_measure(HOST, "127.0.0.1:9", "key")
+    with pytest.raises(TuningError, match="names no board of QEMU"):
+        choose_measure(Target.load("c99"))
+
+
+def test_what_tuning_needs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "xgboost", None)
+    with pytest.raises(TuningError, match=r"tuning needs the Python package xgboost") as caught:
+        require_tuner()
+    assert caught.value.hint == "pip install 'qcc[tune]'"
