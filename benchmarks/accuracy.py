@@ -36,7 +36,7 @@ FLOAT = {
 }
 """Least top-1 of the integer program with 100 calibration samples, by model and set."""
 QDQ = {"mobilenet_v1_0.75_224": ("u8s8", "s8s8"), "mobilenet_v2_1.0_224_deq": ("u8s8", "s8s8"),
-       "resnet20_cifar10": ("u8s8", "s8s8", "u8u8", "op")}
+       "resnet20_cifar10": ("u8s8", "s8s8", "u8u8", "trt", "op")}
 """Forms in which ONNX Runtime quantizes each model (``quantized.TYPES``)."""
 HALF_POINT = 0.005 + 1e-9
 TFLITE = {"kws_float": 100, "kws_int8": 0, "ic_float": 100, "ic_int8": 0, "tf2_mobilenet_v2_1.0_224_ptq": 0}

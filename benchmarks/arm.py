@@ -115,7 +115,7 @@ def counted(graph: Graph, target: str, folder: Path) -> Counted:
     """Built for a target; raises SystemExit if its bytes are not the reference's."""
     pipeline.build(graph, Target.load(target), folder)
     model = Counted(folder)
-    difference = verify_model(model, random_samples(model, 2))
+    difference = verify_model(model, random_samples(model, 1))
     if difference is not None:
         raise SystemExit(f"{graph.name} for {target}: {difference}")
     return model

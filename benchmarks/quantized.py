@@ -16,10 +16,12 @@ from qcc import numerics, pipeline
 from qcc.ir.to_onnx import to_onnx
 from qcc.ops import OPS
 
-TYPES = {"u8s8": (QuantType.QUInt8, QuantType.QInt8), "s8s8": (QuantType.QInt8, QuantType.QInt8),
-         "u8u8": (QuantType.QUInt8, QuantType.QUInt8), "op": (QuantType.QUInt8, QuantType.QInt8)}
-"""Activations and weights. Weights per channel, but for u8u8; ``op`` is u8s8 in the operator form."""
-
+U8, S8 = QuantType.QUInt8, QuantType.QInt8
+TYPES = {"u8s8": (U8, S8), "s8s8": (S8, S8), "u8u8": (U8, U8), "trt": (S8, S8), "op": (U8, S8)}
+"""Activations and weights, by form. Weights per channel, but for u8u8; ``op`` is the operator form."""
+TENSORRT = {"ActivationSymmetric": True, "WeightSymmetric": True, "AddQDQPairToWeight": True, "QuantizeBias": False,
+            "DedicatedQDQPair": True}
+"""What ``trt`` adds: zero points 0, weights and biases in float, a pair for each reader."""
 PER_CHANNEL_OPSET = 13
 """The oldest in which DequantizeLinear has an axis."""
 
@@ -43,6 +45,7 @@ def quantized(path: Path, folder: Path, samples: Any, types: str) -> Path:
     made = folder / f"{path.stem}.{types}.onnx"
     quantize_static(model, made, Reader(model.graph.input[0].name, samples), per_channel=types != "u8u8",
                     activation_type=activations, weight_type=weights,
+                    extra_options=TENSORRT if types == "trt" else None,
                     quant_format=QuantFormat.QOperator if types == "op" else QuantFormat.QDQ)
     return made
 

@@ -46,6 +46,8 @@ def main() -> None:
 @click.option("--jobs", type=click.IntRange(1), help="Processes that compile kernels  [default: one for each core]")
 @click.option("--dump-ir", type=click.Path(path_type=Path), help="Folder for the graph after every stage.")
 @click.option("--host", help="Target for what an accelerator cannot compute  [default: such nodes are errors]")
+@click.option("--emit", type=click.Choice(["c", "object"]),
+              help="For microcontrollers: C source, or a static library that LLVM compiled  [default: c]")
 @click.option("--records", type=click.Path(path_type=Path),
               help="Tuning records to compile by  [default: those that come with qcc]")
 @click.option("--package", type=click.Choice(["cmake", "zephyr", "arduino", "espidf"]),
@@ -55,7 +57,8 @@ def main() -> None:
 def compile_command(
     model: Path, target: str, calib: Path | None, output: Path | None, name: str | None,
     io: Literal["float", "int8"] | None, mode: Literal["int8", "dynamic", "float16"], jobs: int | None,
-    dump_ir: Path | None, host: str | None, package: str | None, records: Path | None, stop_after: str | None,
+    dump_ir: Path | None, host: str | None, emit: str | None, package: str | None, records: Path | None,
+    stop_after: str | None,
 ) -> None:  # fmt: skip
     """Compile an ONNX or TFLite MODEL into a library, its header, and a manifest."""
     from qcc import pipeline, report
@@ -68,7 +71,7 @@ def compile_command(
                 return
     folder = output or Path("build") / model.stem
     made = pipeline.compile(model, target=target, calib=calib, out=folder, name=name, io=io, jobs=jobs, dump_ir=dump_ir,
-                            host=host, package=package, records=records, mode=mode)
+                            host=host, emit=emit, package=package, records=records, mode=mode)
     report.summary(made.manifest, folder)
 
 

@@ -16,7 +16,7 @@ from qcc import pipeline
 from qcc.ir.evaluate import run_integer
 
 
-@pytest.mark.parametrize("types", ["u8s8", "s8s8", "u8u8", "op"])
+@pytest.mark.parametrize("types", benchmark.TYPES)
 def test_resnet20(types: str, data_dir: Path, tmp_path: Path) -> None:
     name = "resnet20_cifar10"
     evaluation = load_evaluation(data_dir)

@@ -188,11 +188,11 @@ def attack(
 @pytest.mark.parametrize("name", ONNX)
 def test_onnx(name: str, change: Callable[[bytes, Rng], bytes]) -> None:
     calib = np.random.default_rng(0).normal(size=(2, 1, 3, 6, 6)).astype(np.float32) if name == "dynamic" else None
-    attack(ONNX[name](), change, 60 if calib is None else 20, sum(map(ord, name)), calib)
+    attack(ONNX[name](), change, 120 if calib is None else 30, sum(map(ord, name)), calib)
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])
 @pytest.mark.parametrize("name", TFLITE)
 def test_tflite(name: str, dtype: str) -> None:
     seed = sum(map(ord, name))
-    attack(CASES[name](np.random.default_rng(1), dtype), change_bytes, 150, seed)
+    attack(CASES[name](np.random.default_rng(1), dtype), change_bytes, 300, seed)

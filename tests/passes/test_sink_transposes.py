@@ -96,6 +96,13 @@ def test_outputs_keep_names_and_order() -> None:
     assert ops(graph).count("transpose") == 2
 
 
+def test_what_follows_the_last_layer_stays_beside_it() -> None:
+    b = Builder(x=(1, 3, 4, 4))
+    y = b("add", a=nchw_conv(b, "x", 5), b=b.normal(5, 1, 1), clamp=None)
+    graph = apply(sink_transposes, b.done(b.clip(y)))
+    assert ops(graph) == ["transpose", "conv2d", "add", "pointwise", "transpose"]
+
+
 def test_the_importers_names_come_back() -> None:
     b = Builder(x=(1, 3, 4, 4))
     inner = b("transpose", x="x", perm=NHWC)

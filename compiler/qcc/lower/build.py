@@ -122,7 +122,7 @@ def plan_variants(
     may share a function.
     """
     distinct, chosen = {k.digest: k for k in kernels}, {d: c for d, c in (chosen or {}).items() if c}
-    free = NUMBERS if target.emit == "c" else {}
+    free = NUMBERS if target.firmware else {}
     shared = share([k for digest, k in distinct.items() if digest not in chosen], free)
     for digest in distinct.keys() & chosen.keys():
         shared |= share([distinct[digest]], free)
@@ -229,12 +229,16 @@ def _compile_one(variant: Variant, target: Target, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     suffix, work = _suffix(target), tuple[Any, ...]()
     temporary = path.with_suffix(f".{os.getpid()}.tmp{suffix}")
-    if target.emit == "c":
-        from qcc.lower.source import kernel_source
+    if target.firmware:
+        from qcc.lower.source import kernel_object, kernel_source
 
-        source = kernel_source(variant.kernel, target, Decide(dict(variant.chosen)))
+        decide = Decide(dict(variant.chosen))
+        source = kernel_source(variant.kernel, target, decide)
         symbol, extent, work = source.symbol, 1, source.work
         temporary.write_text(source.text)
+        if target.emit == "object":
+            temporary.replace(path.with_suffix(".c"))
+            kernel_object(variant.kernel, target, decide).write_to_file(str(temporary), "o")
     else:
         module, symbol, extent = compile_kernel(variant, target)
         module.write_to_file(str(temporary), "o")

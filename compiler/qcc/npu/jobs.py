@@ -63,11 +63,6 @@ def extents(n: int) -> list[int]:
     return sorted({-(-n // k) for k in SPLITS if k <= n} | {1}, reverse=True)
 
 
-def blocks(n: int, size: int) -> list[tuple[int, int]]:
-    """Begin and end of parts of ``size``."""
-    return [(i, min(i + size, n)) for i in range(0, n, size)]
-
-
 def sizes(n: int, size: int) -> list[tuple[int, int]]:
     """(size, how many) of the parts of an extent."""
     full, rest = divmod(n, size)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from qcc.ir.graph import Attr, Graph, Node
 from qcc.numerics import QParams
-from qcc.passes.rewrite import float32, infer, inverse, is_identity, moves_nothing, rename
+from qcc.passes.rewrite import WEIGHTED, float32, infer, inverse, is_identity, moves_nothing, rename
 
 Perm = tuple[int, ...]
 Followed = tuple[dict[str, Attr], Perm]
@@ -145,7 +145,9 @@ class _Sweep:
             if perm == (*range(len(perm) - 2), len(perm) - 1, len(perm) - 2):
                 inputs["b"], attrs["transpose_b"] = base, not attrs["transpose_b"]
         self._write(node, inputs, attrs, _trivial(self.source, node.output))
-        self._meet_demand(node.output)
+        returned = any(user.output in self.source.outputs for user in self.users[node.output])
+        if returned or node.op not in WEIGHTED:  # a layer takes in what follows it, in its own order
+            self._meet_demand(node.output)
 
     def _follow(self, node: Node) -> bool:
         """Write a node on permuted axes, in the permutation that costs the fewest transposed elements."""

@@ -10,6 +10,7 @@ import numpy as np
 from qcc.lower.kernel import Kernel
 from qcc.schedule import c99
 from qcc.schedule.columns import Convolution, Image, Pointwise, Rows
+from qcc.schedule.decide import Decide
 from qcc.schedule.planes import planes
 from qcc.schedule.source import at, function, loop, run
 
@@ -17,7 +18,7 @@ Expr = Any
 SCHEDULES, elementwise = c99.SCHEDULES, c99.elementwise
 
 
-def channels(kernel: Kernel) -> Any:
+def channels(kernel: Kernel, decide: Decide) -> Any:
     """Depthwise convolution of one pixel after another, 8 channels at a time."""
 
     def body(b: dict[str, Any], p: dict[str, Any]) -> None:
@@ -37,7 +38,7 @@ def channels(kernel: Kernel) -> Any:
     return function(kernel, body)
 
 
-def tflite_add(kernel: Kernel) -> Any:
+def tflite_add(kernel: Kernel, decide: Decide) -> Any:
     """TFLite's addition of rows that lie side by side; None for other operands."""
     views = [o.view for o in kernel.operands if o.key in ("a", "b", "y")]
     if len(views) < 3 or not all(v.dense for v in views):
@@ -50,7 +51,7 @@ def tflite_add(kernel: Kernel) -> Any:
     return function(kernel, body)
 
 
-FUNCTIONS: dict[str, Callable[[Kernel], Any]] = {
+FUNCTIONS: dict[str, Callable[[Kernel, Decide], Any]] = {
     "conv": Convolution("mve").build,
     "pointwise": Pointwise("mve").build,
     "depthwise": planes,

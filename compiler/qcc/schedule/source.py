@@ -41,6 +41,19 @@ def loop(name: str, extent: Expr, begin: Expr = 0) -> Any:
     return _Loop(name, extent, begin)
 
 
+def unrolled(name: str, extent: Expr, factor: int, body: Callable[[Expr], None]) -> None:
+    """``body(name)`` in a loop with ``factor`` iterations written out, which divides the extent."""
+    with loop(name, extent // factor if factor > 1 else extent) as turn:
+        for part in range(factor):
+            body(turn * factor + part)
+
+
+def factors(extent: Expr, largest: int) -> list[int]:
+    """Powers of two up to ``largest`` that divide an extent; only 1 if that is not known."""
+    powers = [1 << i for i in range(largest.bit_length()) if 1 << i <= largest]
+    return [f for f in powers if f == 1 or (isinstance(extent, int) and extent % f == 0)]
+
+
 class _Loop:
     """A serial loop whose variable has a name."""
 
@@ -111,7 +124,8 @@ def finish(p: dict[str, Any], acc: Expr, multiplier: Expr, by: Expr | None, resi
         name = "qcc_tflite_multiply_high" if p["doubled"] else "qcc_tflite_multiply"
         v = call(name, acc, multiplier, by, dtype="int32")
     elif p["shift"] == 32 or p["doubled"]:
-        v = call("qcc_requantize_high", acc * 2 if p["doubled"] else acc, multiplier, dtype="int32")
+        more = p["zero"] if residual is None else 0
+        v = call("qcc_requantize_high", acc * 2 if p["doubled"] else acc, multiplier, more, dtype="int32")
     else:
         v = call("qcc_requantize", acc, multiplier, p["shift"], dtype="int32")
     if residual is not None:
@@ -119,7 +133,8 @@ def finish(p: dict[str, Any], acc: Expr, multiplier: Expr, by: Expr | None, resi
         half = (T.int32(1) << fraction) >> T.int32(1)
         v = v + (residual.astype("int32") - p["residual_zero"]) * p["residual_multiplier"] + half
         v = v >> fraction
-    v = v + p["zero"]
+    if residual is not None or by is not None or not (p["shift"] == 32 or p["doubled"]):
+        v = v + p["zero"]
     if not p["clamped"]:
         return call("qcc_saturate", v, dtype="int8")
     return call("qcc_clamp", v, p["low"], p["high"], dtype="int8")
