@@ -17,7 +17,7 @@ from accuracy import load_evaluation
 
 
 def test_resnet20(data_dir: Path) -> None:
-    """Each layer is within a step, and the class is PyTorch's, or one that it scores as high."""
+    """Each layer is within a step, and the class is PyTorch's, or one that it scores as high but for two steps."""
     for case in pytorch.resnet20(data_dir, load_evaluation(data_dir)):
         want, found, gap = case.compare(None)
         top = [(classes == case.labels).mean() for classes in (want, found)]
@@ -26,4 +26,4 @@ def test_resnet20(data_dir: Path) -> None:
         assert min(top) >= 0.92
         if steps is not None:
             assert steps <= 1
-            assert gap == 0
+            assert gap <= pytorch.TIE
