@@ -38,7 +38,8 @@ clean:
 	@$(PIP_INSTALL) -e '.[torch]'
 	@touch $@
 
-# A C compiler links the generated library. That of another machine and an emulator serve the ARM targets.
+# A C compiler links the generated library. Those of other machines and their emulators serve the other targets: what is
+# missing is installed where that is allowed; else the tests that need it are skipped, and say so.
 toolchain:
 	@$(call install,cc,gcc libc6-dev)
 
@@ -46,6 +47,11 @@ cross: toolchain
 	@$(call install,aarch64-linux-gnu-gcc,gcc-aarch64-linux-gnu libc6-dev-arm64-cross)
 	@$(call install,arm-linux-gnueabihf-gcc,gcc-arm-linux-gnueabihf libc6-dev-armhf-cross)
 	@$(call install,qemu-aarch64,qemu-user)
+	@$(call install,arm-none-eabi-gcc,gcc-arm-none-eabi libnewlib-arm-none-eabi)
+	@$(call install,qemu-system-arm,qemu-system-arm)
+	@$(call install,riscv64-unknown-elf-gcc,gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf)
+	@$(call install,qemu-system-riscv32,qemu-system-misc)
+	@$(call install,clang,clang)
 
 define install
 command -v $(1) >/dev/null || { \

@@ -3,7 +3,7 @@
     QCC_DATA=… python benchmarks/modes.py [--models resnet20_cifar10,kws_float] [--limit 100]
 
 The compiled library for this machine runs, whose bytes are those of the reference. Exits with 1 where float16 differs
-from float by more than a sample in two hundred, or dynamic by more than one point.
+from float by more than half a point, or dynamic by more than one and a half.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from accuracy import data_folder, load_evaluation
 import qcc
 
 MODELS = ("mobilenet_v1_0.75_224", "mobilenet_v2_1.0_224_deq", "resnet20_cifar10", "mnist_cnn", "ic_float", "kws_float")
-MOST = {"float16": 0.005, "dynamic": 0.01}
+MOST = {"float16": 0.005, "dynamic": 0.015}
 """Largest difference of top-1 from the float model's, by mode."""
 
 
@@ -49,7 +49,7 @@ def compare(evaluation: Any, name: str, limit: int | None, folder: Path) -> bool
         for mode, model in compiled.items():
             found = classes(model, entry, samples, evaluation.prepare)
             difference = (found == labels).mean() - score
-            near &= bool(abs(difference) <= MOST[mode])
+            near &= bool(abs(difference) < MOST[mode] + 1e-9)
             print(f"    {mode:9} {(found == labels).mean():.4f} ({difference:+.4f}), "
                   f"{(found != expected).sum()} classes differ", flush=True)
     return near

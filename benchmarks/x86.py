@@ -4,7 +4,8 @@ The peers' int8 model is made by ``onnxruntime.quantization.quantize_static`` (Q
 channel); OpenVINO reads the same file. Every engine runs in a process of its own, so that no thread pool disturbs
 another's and oneDNN's instruction set can be held to VNNI for one engine alone.
 
-    python benchmarks/x86.py [--models mobilenet_v2,resnet18] [--engines qcc,ort-int8] [--threads 1,2] [--json out.json]
+    python benchmarks/x86.py [--models mobilenet_v2,resnet18] [--engines qcc,ort-int8] [--threads 1,2]
+                             [--json out.json] [--markdown out.md]
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ class Case:
     name: str
     folder: Path
     macs: int
+    weights: int
 
     @property
     def float_file(self) -> Path:
@@ -177,7 +179,8 @@ def worker(engine: str, case: Case, threads: int) -> Iterator[Callable[[int], li
 def prepare(name: str, folder: Path, engines: list[str]) -> Case:
     """Write what the chosen engines need: float model, QDQ model, compiled artifact."""
     model = models.BUILDERS[name]() if name in models.BUILDERS else onnx.load(data_models()[name])
-    case = Case(name, folder, models.count_macs(model))
+    weights = sum(int(np.prod(w.dims)) for w in model.graph.initializer)
+    case = Case(name, folder, models.count_macs(model), weights)
     onnx.save(model, case.float_file)
     if any(e.endswith(("int8", "vnni")) for e in engines):
         quantize_for_peers(case)
@@ -227,14 +230,31 @@ def data_models() -> dict[str, Path]:
     return {"resnet20": file} if file.exists() else {}
 
 
-def peak_gmacs() -> float:
-    """One thread's measured ``vpdpbusd`` throughput in GMAC/s; 0 without AVX512-VNNI or gcc."""
-    if not shutil.which("gcc"):
-        return 0.0
-    with tempfile.TemporaryDirectory() as folder:
-        program = Path(folder) / "peak"
-        subprocess.run(["gcc", "-O2", "-o", str(program), str(HERE / "peak.c")], check=True)
-        return float(subprocess.run([str(program)], check=True, capture_output=True, text=True).stdout)
+@dataclass(frozen=True)
+class Peak:
+    """What one thread can do at most: multiply-accumulates and bytes read from memory, both per nanosecond."""
+
+    vnni: float
+    amx: float
+    memory: float
+
+    @staticmethod
+    def measure(flags: set[str]) -> Peak:
+        """Of this machine; zeros without gcc."""
+        if not shutil.which("gcc"):
+            return Peak(0, 0, 0)
+        with tempfile.TemporaryDirectory() as folder:
+            program = Path(folder) / "peak"
+            include = str(HERE.parent / "runtime" / "include")
+            subprocess.run(["gcc", "-O2", "-I", include, "-o", str(program), str(HERE / "peak.c")], check=True)
+            command = [str(program), *(["amx"] if "amx_int8" in flags else [])]
+            said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        return Peak(*map(float, said.split()))
+
+    def limit(self, case: Case, threads: int) -> float:
+        """Seconds that an inference takes at least: all products at the peak, and all weights read once."""
+        rate = max(self.vnni, self.amx)
+        return max(case.macs / rate / threads, case.weights / self.memory) * 1e-9 if rate and self.memory else 0.0
 
 
 def processor() -> tuple[str, set[str]]:
@@ -262,15 +282,36 @@ def measure(case: Case, engines: list[str], threads: int, repeat: int) -> dict[s
 def report(console: Console, rows: list[dict[str, Any]], title: str) -> None:
     """The table; the ratio says how many times slower (above 1) than qcc an engine is."""
     table = Table(title=title)
-    for heading in ("model", "threads", "engine", "ms", "/ qcc", "GMAC/s", "% of VNNI peak"):
+    for heading in ("model", "threads", "engine", "ms", "best ms", "/ qcc", "GMAC/s", "limit ms"):
         table.add_column(heading, justify="left" if heading in ("model", "engine") else "right")
     for index, row in enumerate(rows):
         last = index + 1 == len(rows) or rows[index + 1]["model"] != row["model"]
         ratio = f"{row['ratio']:.2f}" if row["ratio"] else "-"
-        peak = f"{row['of_peak']:.0%}" if row["of_peak"] else "-"
-        table.add_row(row["model"], str(row["threads"]), row["engine"], f"{row['ms']:.3f}", ratio,
-                      f"{row['gmacs']:.0f}", peak, end_section=last)
+        limit = f"{row['limit_ms']:.3f}" if row["limit_ms"] else "-"
+        table.add_row(row["model"], str(row["threads"]), row["engine"], f"{row['ms']:.3f}", f"{row['best_ms']:.3f}",
+                      ratio, f"{row['gmacs']:.0f}", limit, end_section=last)
     console.print(table)
+
+
+TITLES = {
+    "ort-int8": "ONNX Runtime int8", "openvino-int8": "OpenVINO int8", "openvino-int8-vnni": "OpenVINO int8, VNNI",
+    "ort-float32": "ONNX Runtime float32",
+}  # fmt: skip
+
+
+def markdown(rows: list[dict[str, Any]], title: str) -> str:
+    """The README's tables, one for each number of threads: milliseconds, in brackets times as slow as qcc."""
+    lines = [title]
+    for threads in dict.fromkeys(row["threads"] for row in rows):
+        engines = [e for e in TITLES if any(row["engine"] == e for row in rows)]
+        headings = [f"model, threads: {threads}", "qcc int8", "limit", *(TITLES[e] for e in engines)]
+        lines += ["", f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
+        for model in dict.fromkeys(row["model"] for row in rows):
+            found = {r["engine"]: r for r in rows if (r["model"], r["threads"]) == (model, threads)}
+            cells = [f"{found[e]['ms']:.3g} ({found[e]['ratio']:.2f})" for e in engines]
+            qcc = found["qcc"]
+            lines.append(f"| {model} | {qcc['ms']:.3g} | {qcc['limit_ms']:.2g} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
@@ -283,6 +324,7 @@ def main() -> None:
     parser.add_argument("--threads", default="1,2", help="default: %(default)s")
     parser.add_argument("--repeat", type=int, default=50, help="inferences of each engine, at least (default: 50)")
     parser.add_argument("--json", type=Path, help="write the rows here too")
+    parser.add_argument("--markdown", type=Path, help="write the README's tables here")
     arguments = parser.parse_args()
     chosen, engines = arguments.models.split(","), arguments.engines.split(",")
     if unknown := (set(chosen) - set(available)) | (set(engines) - set(ENGINES)):
@@ -290,7 +332,7 @@ def main() -> None:
 
     console = Console() if sys.stdout.isatty() else Console(width=120)
     rows: list[dict[str, Any]] = []
-    peak = peak_gmacs()
+    peak = Peak.measure(flags)
     with tempfile.TemporaryDirectory() as folder:
         for model in chosen:
             with console.status(f"preparing {model}"):
@@ -305,13 +347,17 @@ def main() -> None:
                         "model": model, "threads": threads, "engine": engine, "ms": seconds * 1e3,
                         "best_ms": min(times[engine]) * 1e3, "gmacs": gmacs,
                         "ratio": seconds / medians["qcc"] if "qcc" in medians else None,
-                        "of_peak": gmacs / (peak * threads) if peak else None,
+                        "limit_ms": peak.limit(case, threads) * 1e3,
                     })
     date = datetime.date.today().isoformat()
     isa = "AMX" if "amx_int8" in flags else "AVX512-VNNI" if "avx512_vnni" in flags else "AVX2"
-    report(console, rows, f"{name}, {isa}, {platform.system()}, {date}; VNNI peak {peak:.0f} GMAC/s a thread")
+    peaks = f"VNNI {peak.vnni:.0f}, AMX {peak.amx:.0f} GMAC/s, memory {peak.memory:.0f} GB/s"
+    title = f"{name}, {isa}, {platform.system()}, {date}; peaks of a thread: {peaks}"
+    report(console, rows, title)
+    if arguments.markdown and "qcc" in engines:
+        arguments.markdown.write_text(markdown(rows, title))
     if arguments.json:
-        machine = {"cpu": name, "isa": isa, "date": date, "peak_gmacs": peak}
+        machine = {"cpu": name, "isa": isa, "date": date, "peaks": asdict(peak)}
         arguments.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
 
 

@@ -54,7 +54,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     """A function that says how many kernels were built since it was called last."""
     names: list[str] = []
     real = build._compile_one
-    monkeypatch.setattr(build, "_compile_one", lambda v, t: (names.append(v.kernel.compute), real(v, t)))
+    monkeypatch.setattr(build, "_compile_one", lambda v, t, p: (names.append(v.kernel.compute), real(v, t, p)))
 
     def count() -> int:
         found = len(names)

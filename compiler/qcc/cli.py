@@ -46,6 +46,8 @@ def main() -> None:
 @click.option("--jobs", type=click.IntRange(1), help="Processes that compile kernels  [default: one for each core]")
 @click.option("--dump-ir", type=click.Path(path_type=Path), help="Folder for the graph after every stage.")
 @click.option("--host", help="Target for what an accelerator cannot compute  [default: such nodes are errors]")
+@click.option("--emit", type=click.Choice(["c", "object"]),
+              help="For microcontrollers: C source, or a static library that LLVM compiled  [default: c]")
 @click.option("--records", type=click.Path(path_type=Path),
               help="Tuning records to compile by  [default: those that come with qcc]")
 @click.option("--package", type=click.Choice(["cmake", "zephyr", "arduino", "espidf"]),
@@ -55,7 +57,8 @@ def main() -> None:
 def compile_command(
     model: Path, target: str, calib: Path | None, output: Path | None, name: str | None,
     io: Literal["float", "int8"] | None, mode: Literal["int8", "dynamic", "float16"], jobs: int | None,
-    dump_ir: Path | None, host: str | None, package: str | None, records: Path | None, stop_after: str | None,
+    dump_ir: Path | None, host: str | None, emit: str | None, package: str | None, records: Path | None,
+    stop_after: str | None,
 ) -> None:  # fmt: skip
     """Compile an ONNX or TFLite MODEL into a library, its header, and a manifest."""
     from qcc import pipeline, report
@@ -68,7 +71,7 @@ def compile_command(
                 return
     folder = output or Path("build") / model.stem
     made = pipeline.compile(model, target=target, calib=calib, out=folder, name=name, io=io, jobs=jobs, dump_ir=dump_ir,
-                            host=host, package=package, records=records, mode=mode)
+                            host=host, emit=emit, package=package, records=records, mode=mode)
     report.summary(made.manifest, folder)
 
 
@@ -199,12 +202,12 @@ def targets() -> None:
 @click.option("--target", default="edge-npu", show_default=True, help="A shipped accelerator, or a .toml file.")
 @click.option("--vary", multiple=True, required=True, help="key=value,value… of the description; several combine.")
 @click.option("--calib", type=click.Path(path_type=Path), help="Samples: .npz, .npy, or a folder of those.")
-@click.option("--plot", type=click.Path(path_type=Path), help="The .svg file to write: latency over on-chip memory.")
+@click.option("--plot", type=click.Path(path_type=Path), help="The .svg file to write: latency over memory or array.")
 def sweep(model: Path, target: str, vary: tuple[str, ...], calib: Path | None, plot: Path | None) -> None:
     """Estimate an ONNX MODEL on variants of an accelerator, and mark those that no other beats."""
     from qcc import pipeline, report
     from qcc.npu.description import Description
-    from qcc.npu.report import scatter
+    from qcc.npu.report import pareto_plot
     from qcc.npu.split import split
     from qcc.npu.sweep import parse_vary
     from qcc.npu.sweep import sweep as run_sweep
@@ -213,9 +216,7 @@ def sweep(model: Path, target: str, vary: tuple[str, ...], calib: Path | None, p
     points = run_sweep(split(pipeline.quantize(model, calib=calib), base), base, keys)
     report.pareto(list(keys), points)
     if plot is not None:
-        shown = [(p.on_chip_bytes / 2**20, p.latency_ms, ", ".join(map(str, p.values)), p.front)
-                 for p in points if not p.fault]
-        plot.write_text(scatter(shown, "on-chip memory, MiB", "latency, ms"))
+        plot.write_text(pareto_plot(points))
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]

@@ -163,6 +163,12 @@ def clip(m: Machine, x: Value, low: float, high: float) -> Value:
     return x if high == float("inf") else m.minimum(x, m.const(x, high))
 
 
+def grid(m: Machine, x: Value, step: float, zero_point: float) -> Value:
+    """The nearest of the 256 values of an int8 with these parameters."""
+    whole = clip(m, m.rint(m.div(x, m.const(x, step))), -128.0 - zero_point, 127.0 - zero_point)
+    return m.mul(whole, m.const(x, step))
+
+
 def negative(m: Machine, x: Value) -> Value:
     """0 - x."""
     return m.sub(m.const(x, 0.0), x)
@@ -185,6 +191,6 @@ OPERATIONS = {"add": ("add", 2), "sub": ("sub", 2), "mul": ("mul", 2), "div": ("
 """Functions of ``ops.pointwise`` that are one operation: its name here, and how many operands it takes."""
 FUNCTIONS: dict[str, Callable[..., Value]] = {
     "neg": negative, "exp": exp, "log": log, "erf": erf, "tanh": tanh, "sigmoid": sigmoid, "clip": clip, "pow": power,
-    "elu": elu, "leaky": leaky,
+    "elu": elu, "leaky": leaky, "grid": grid,
 }  # fmt: skip
 """The others; together they are all of ``ops.pointwise.FUNCTIONS``."""

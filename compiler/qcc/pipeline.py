@@ -50,7 +50,7 @@ def compile(
     out: str | Path | None = None, name: str | None = None, io: Io | None = None, method: str = "mse",
     jobs: int | None = None, dump_ir: str | Path | None = None, progress: bool | None = None,
     example_inputs: Any = None, host: str | Path | Target | None = None, package: str | None = None,
-    records: str | Path | None = None, mode: Mode = "int8",
+    records: str | Path | None = None, mode: Mode = "int8", emit: str | None = None,
 ) -> Model | NpuModel:
     """Compile a model into a library for ``target``, or into an accelerator's program, and load it.
 
@@ -64,20 +64,25 @@ def compile(
     (``quantize.observers.METHODS``). ``jobs``: processes that build kernels. ``dump_ir``: a folder for the graph after
     each stage. ``progress``: bars on stderr (None: where that is a terminal). ``host``: with an accelerator, the target
     for nodes that it cannot compute. ``package``: the kind of firmware project that C source is for
-    (``emit.ecosystems``). ``records``: a file that ``qcc tune`` wrote (None: those that come with qcc). ``mode``:
-    "int8"; "dynamic" (int8 weights, activations quantized while it runs) or "float16" (float16 weights, float32
-    arithmetic), which need no ``calib`` and a CPU target (docs/modes.md). Raises ``QccError``.
+    (``emit.ecosystems``). ``emit``: "c" or "object", another form of output than the target's. ``records``: a file
+    that ``qcc tune`` wrote (None: those that come with qcc). ``mode``: "int8"; "dynamic" (int8 weights, activations
+    quantized while it runs) or "float16" (float16 weights, float32 arithmetic), which need no ``calib`` and a CPU
+    target (docs/modes.md). Raises ``QccError``.
     """
     from qcc.emit.library import check_output
 
     chosen = load_target(target)
+    if emit is not None:
+        if not isinstance(chosen, Target):
+            raise TargetError(f"{chosen.name} has no form '{emit}'", hint="choose a microcontroller")
+        chosen = chosen.with_emit(emit)
     if mode != "int8":
         check_mode(mode, chosen, calib, io)
     if package is not None and not (isinstance(chosen, Target) and chosen.emit == "c"):
         raise TargetError(f"there are no {package} packages for {chosen.name}: it does not get C source",
                           hint="choose a microcontroller, or leave --package out")
     helper = Target.load(host) if host is not None and not isinstance(host, Target) else host
-    io = io or ("int8" if isinstance(chosen, Target) and chosen.emit == "c" else "float")
+    io = io or ("int8" if isinstance(chosen, Target) and chosen.firmware else "float")
     if out is not None:
         check_output(Path(out))
     remarks: list[str] = []
@@ -204,6 +209,7 @@ def build(
     from qcc.emit.cfolder import emit_c
     from qcc.emit.csource import work_bytes
     from qcc.emit.library import emit_library
+    from qcc.emit.objects import emit_objects
     from qcc.emit.package import Package
     from qcc.plan.arena import count_touches, plan_arena
     from qcc.plan.layout import plan_layout
@@ -220,7 +226,7 @@ def build(
     if target.emit == "c":
         emit_c(made, folder, package or "cmake")
     else:
-        emit_library(made, folder)
+        (emit_objects if target.emit == "object" else emit_library)(made, folder)
     return RemoteModel(folder) if target.missing() else Model(folder)
 
 
@@ -243,7 +249,7 @@ def autotune(
     if not isinstance(chosen, Target):
         raise TuningError("an accelerator's compiler tries every tiling on the cycle model by itself",
                           where=chosen.name, hint="compile: there is nothing to tune")
-    io: Io = "int8" if chosen.emit == "c" else "float"
+    io: Io = "int8" if chosen.firmware else "float"
     graph = quantize(model, calib=calib, name=name, io=io, method=method, example_inputs=example_inputs)
     return run_job(graph, chosen, Path(records), trials=trials, seconds=seconds, seed=seed, jobs=jobs, measure=measure,
                    watch=watch)  # fmt: skip

@@ -113,8 +113,8 @@ class Model:
         """The integer program that the library computes."""
         from qcc.ir.text import load as load_program
 
-        source = self.manifest["target"]["emit"] == "c"
-        return load_program(self.folder / "reference" if source else self.folder)
+        whole = self.manifest["target"]["emit"] == "library"
+        return load_program(self.folder if whole else self.folder / "reference")
 
     def trace(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Run once; int8 and int32 results of every node that lies in the arena, as they were when it had run."""

@@ -84,8 +84,8 @@ class Target(_Table):
     """As ``platform.machine()`` says it."""
     requires: list[str]
     """CPU flags as in /proc/cpuinfo, all of which the machine must have."""
-    emit: Literal["library", "c"] = "library"
-    """What is made: a shared library, or C99 source for a microcontroller's firmware."""
+    emit: Literal["library", "c", "object"] = "library"
+    """What is made: a shared library; C99 source for a microcontroller's firmware, or a static library for it."""
     family: Literal["amx", "vnni", "avx2", "c99", "dsp", "mve", "neon", "neon32"]
     """The module of schedules in ``qcc.schedule``."""
     storage: Literal["uint8", "int8"]
@@ -114,9 +114,25 @@ class Target(_Table):
     """Bytes of a microcontroller's flash that the model may take. None: any."""
 
     @property
+    def firmware(self) -> bool:
+        """Whether code is for a microcontroller's firmware: it works in memory that the caller gives."""
+        return self.emit != "library"
+
+    @property
     def halos(self) -> bool:
         """Whether images are kept with their padding around them: it costs memory and saves conditions."""
-        return self.emit == "library"
+        return not self.firmware
+
+    def with_emit(self, emit: str | None) -> Target:
+        """The target with another form of output, for microcontrollers; raises TargetError."""
+        if emit is None or emit == self.emit:
+            return self
+        if not self.firmware:
+            raise TargetError(f"{self.name} has no form '{emit}'", hint="choose a microcontroller, or leave --emit out")
+        if emit == "object" and (self.llvm is None or self.link.binutils is None):
+            raise TargetError(f"there are no objects for {self.name}: its file has no [llvm] and [link] binutils",
+                              hint="use --emit c")
+        return self.model_copy(update={"emit": emit})
 
     @property
     def float_fault(self) -> str:

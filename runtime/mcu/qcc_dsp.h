@@ -216,63 +216,83 @@ static inline void qcc_dot_1x4_words(const int8_t *x, const int16_t *w, int32_t 
 #endif
 }
 
-/* ---- Depthwise: rows of three taps over a plane of bytes ---- */
+/* ---- Depthwise ---- */
 
-/* A row of three weights (a, b, c) as pairs: (a, c) in the low word, (b, anything) in the high word. Reads w[3]. */
-static inline int64_t qcc_load_taps(const int8_t *w)
-{
-#if QCC_DSP
-    int32_t word, outer, inner;
-    (void)memcpy(&word, w, 4);
-    __asm__("sxtb16 %0, %1" : "=r"(outer) : "r"(word));
-    __asm__("sxtb16 %0, %1, ror #8" : "=r"(inner) : "r"(word));
-#else
-    const int32_t outer = (w[2] * 65536) + (int32_t)(uint16_t)w[0], inner = w[1];
+/* Sums of a row of outputs of a 3x3 depthwise convolution, `step` bytes apart in a plane whose rows that meet the taps
+ * are `pitch` bytes apart. Reads up to two bytes behind the last window. */
+#if QCC_DSP && !defined(__clang__)
+__attribute__((optimize("O2"))) /* without optimization a register that it needs holds the frame */
 #endif
-    return (int64_t)(((uint64_t)(uint32_t)inner << 32) | (uint32_t)outer);
-}
-
-/* sums[0] += a row of taps at x; sums[1] += the same one byte further. Reads x[0] to x[3]. */
-static inline void qcc_row_pair(const int8_t *x, int64_t taps, int32_t *sums)
+QCC_ONCE void qcc_depthwise_3x3(const int8_t *x, int32_t pitch, int32_t step, const int8_t *w, int32_t bias,
+                                int32_t count, int32_t *sums)
 {
 #if QCC_DSP
-    int32_t s0 = sums[0], s1 = sums[1], even, odd;
-    __asm__("ldr     %[odd], [%[x]]\n\t"
-            "sxtb16  %[even], %[odd]\n\t"
-            "sxtb16  %[odd], %[odd], ror #8\n\t"
-            "smlad   %[s0], %[even], %[outer], %[s0]\n\t"
-            "smlatb  %[s1], %[even], %[inner], %[s1]\n\t"
-            "smlabb  %[s0], %[odd], %[inner], %[s0]\n\t"
-            "smlad   %[s1], %[odd], %[outer], %[s1]"
-            : [s0] "+&r"(s0), [s1] "+&r"(s1), [even] "=&r"(even), [odd] "=&r"(odd)
-            : [x] "r"(x), [outer] "r"((int32_t)taps), [inner] "r"((int32_t)(taps >> 32)), "m"(*(const int8_t(*)[4])x));
-    sums[0] = s0;
-    sums[1] = s1;
+    /* Taps (a, b, c) of each row: a and c as a pair, b apart. The number of turns left is the upper half of `last`. */
+#define QCC_PAIR(low, high) (int32_t)(((uint32_t)(high) << 16) | (uint16_t)(low))
+#define QCC_WIDEN "sxtb16 %[even], %[odd]\n\t" "sxtb16 %[odd], %[odd], ror #8\n\t"
+    const int32_t outer0 = QCC_PAIR(w[0], w[2]), outer1 = QCC_PAIR(w[3], w[5]), outer2 = QCC_PAIR(w[6], w[8]);
+    const int32_t inner = QCC_PAIR(w[1], w[4]), pairs = (step == 1) ? (count >> 1) : 0;
+    int32_t last, s0, s1, even, odd;
+    if (pairs > 0) {
+        last = QCC_PAIR(w[7], pairs - 1);
+        __asm__ volatile("1:\n\t"
+                         "ldr    %[odd], [%[x], %[pitch], lsl #1]\n\t" QCC_WIDEN
+                         "ldr    %[s0], %[bias]\n\t"
+                         "smlad  %[s1], %[odd], %[outer2], %[s0]\n\t"
+                         "smlad  %[s0], %[even], %[outer2], %[s0]\n\t"
+                         "smlabb %[s0], %[odd], %[last], %[s0]\n\t"
+                         "smlatb %[s1], %[even], %[last], %[s1]\n\t"
+                         "ldr    %[odd], [%[x], %[pitch]]\n\t" QCC_WIDEN
+                         "smlad  %[s0], %[even], %[outer1], %[s0]\n\t"
+                         "smlad  %[s1], %[odd], %[outer1], %[s1]\n\t"
+                         "smlabt %[s0], %[odd], %[inner], %[s0]\n\t"
+                         "smlatt %[s1], %[even], %[inner], %[s1]\n\t"
+                         "ldr    %[odd], [%[x]], #2\n\t" QCC_WIDEN
+                         "smlad  %[s0], %[even], %[outer0], %[s0]\n\t"
+                         "smlad  %[s1], %[odd], %[outer0], %[s1]\n\t"
+                         "smlabb %[s0], %[odd], %[inner], %[s0]\n\t"
+                         "smlatb %[s1], %[even], %[inner], %[s1]\n\t"
+                         "strd   %[s0], %[s1], [%[sums]], #8\n\t"
+                         "subs   %[last], %[last], #65536\n\t"
+                         "bpl    1b"
+                         : [s0] "=&r"(s0), [s1] "=&r"(s1), [even] "=&r"(even), [odd] "=&r"(odd), [x] "+&r"(x),
+                           [sums] "+&r"(sums), [last] "+&r"(last)
+                         : [pitch] "r"(pitch), [bias] "m"(bias), [outer0] "r"(outer0), [outer1] "r"(outer1),
+                           [outer2] "r"(outer2), [inner] "r"(inner)
+                         : "cc", "memory");
+    }
+    if (count > (2 * pairs)) {
+        last = QCC_PAIR(w[7], count - (2 * pairs) - 1);
+        __asm__ volatile("1:\n\t"
+                         "ldr    %[odd], [%[x], %[pitch], lsl #1]\n\t" QCC_WIDEN
+                         "ldr    %[s0], %[bias]\n\t"
+                         "smlad  %[s0], %[even], %[outer2], %[s0]\n\t"
+                         "smlabb %[s0], %[odd], %[last], %[s0]\n\t"
+                         "ldr    %[odd], [%[x], %[pitch]]\n\t" QCC_WIDEN
+                         "smlad  %[s0], %[even], %[outer1], %[s0]\n\t"
+                         "smlabt %[s0], %[odd], %[inner], %[s0]\n\t"
+                         "ldr    %[odd], [%[x]]\n\t" QCC_WIDEN
+                         "smlad  %[s0], %[even], %[outer0], %[s0]\n\t"
+                         "smlabb %[s0], %[odd], %[inner], %[s0]\n\t"
+                         "add    %[x], %[x], %[step]\n\t"
+                         "str    %[s0], [%[sums]], #4\n\t"
+                         "subs   %[last], %[last], #65536\n\t"
+                         "bpl    1b"
+                         : [s0] "=&r"(s0), [even] "=&r"(even), [odd] "=&r"(odd), [x] "+&r"(x), [sums] "+&r"(sums),
+                           [last] "+&r"(last)
+                         : [pitch] "r"(pitch), [step] "r"(step), [bias] "m"(bias), [outer0] "r"(outer0),
+                           [outer1] "r"(outer1), [outer2] "r"(outer2), [inner] "r"(inner)
+                         : "cc", "memory");
+    }
+#undef QCC_WIDEN
+#undef QCC_PAIR
 #else
-    const int32_t a = (int16_t)taps, b = (int16_t)(taps >> 32), c = (int32_t)taps >> 16;
-    sums[0] += (x[0] * a) + (x[1] * b) + (x[2] * c);
-    sums[1] += (x[1] * a) + (x[2] * b) + (x[3] * c);
-#endif
-}
-
-/* The sum plus a row of taps at x. Reads x[0] to x[3]. */
-static inline int32_t qcc_row(const int8_t *x, int64_t taps, int32_t sum)
-{
-#if QCC_DSP
-    int32_t even, odd;
-    __asm__("ldr     %[odd], [%[x]]\n\t"
-            "sxtb16  %[even], %[odd]\n\t"
-            "sxtb16  %[odd], %[odd], ror #8\n\t"
-            "smlad   %[s], %[even], %[outer], %[s]\n\t"
-            "smlabb  %[s], %[odd], %[inner], %[s]"
-            : [s] "+&r"(sum), [even] "=&r"(even), [odd] "=&r"(odd)
-            : [x] "r"(x), [outer] "r"((int32_t)taps), [inner] "r"((int32_t)(taps >> 32)), "m"(*(const int8_t(*)[4])x));
-    return sum;
-#else
-    int32_t sums[2] = {sum, 0};
-    const int8_t four[4] = {x[0], x[1], x[2], 0};
-    qcc_row_pair(four, taps, sums);
-    return sums[0];
+    for (int32_t i = 0; i < count; ++i) {
+        sums[i] = bias;
+        for (int32_t t = 0; t < 9; ++t) {
+            sums[i] += x[(i * step) + ((t / 3) * pitch) + (t % 3)] * w[t];
+        }
+    }
 #endif
 }
 

@@ -46,15 +46,15 @@ static inline int32_t qcc_requantize(int32_t acc, int32_t multiplier, int32_t sh
     return (int32_t)((((int64_t)acc * multiplier) + ((int64_t)1 << (shift - 1))) >> shift);
 }
 
-/* acc * multiplier / 2^32, half up. */
-static inline int32_t qcc_requantize_high(int32_t acc, int32_t multiplier)
+/* acc * multiplier / 2^32, half up, and more. */
+static inline int32_t qcc_requantize_high(int32_t acc, int32_t multiplier, int32_t more)
 {
 #if QCC_DSP
     int32_t r;
-    __asm__("smmulr %0, %1, %2" : "=r"(r) : "r"(acc), "r"(multiplier));
+    __asm__("smmlar %0, %1, %2, %3" : "=r"(r) : "r"(acc), "r"(multiplier), "r"(more));
     return r;
 #else
-    return qcc_requantize(acc, multiplier, 32);
+    return qcc_requantize(acc, multiplier, 32) + more;
 #endif
 }
 
@@ -71,7 +71,7 @@ QCC_ONCE int32_t qcc_tflite_multiply(int32_t v, int32_t multiplier, int32_t shif
 /* The same for |v| below 2^30 and shifts from 0 to 30. */
 static inline int32_t qcc_tflite_multiply_high(int32_t v, int32_t multiplier, int32_t shift)
 {
-    const int32_t high = qcc_requantize_high(2 * v, multiplier);
+    const int32_t high = qcc_requantize_high(2 * v, multiplier, 0);
     const int32_t half = (int32_t)(((uint32_t)1 << shift) >> 1);
     return (high + half + ((shift != 0) ? (high >> 31) : 0)) >> shift;
 }
@@ -107,13 +107,17 @@ static inline void qcc_copy(int8_t *to, const int8_t *from, int32_t count)
         vstrbq_p_s8(to, vldrbq_z_s8(from, inside), inside);
     }
 #elif QCC_DSP
-    int32_t i = 0;
-    for (; i <= (count - 4); i += 4) {
-        int32_t word;
-        (void)memcpy(&word, &from[i], 4); /* a load: the processor allows any address */
+    /* A word of four bytes is one load and one store, at any address; the last one may overlap that before. */
+    int32_t word;
+    for (int32_t i = 0; i < (count - 3); i += 4) {
+        (void)memcpy(&word, &from[i], 4);
         (void)memcpy(&to[i], &word, 4);
     }
-    for (; i < count; ++i) {
+    if (((count & 3) != 0) && (count > 3)) {
+        (void)memcpy(&word, &from[count - 4], 4);
+        (void)memcpy(&to[count - 4], &word, 4);
+    }
+    for (int32_t i = 0; (count < 4) && (i < count); ++i) {
         to[i] = from[i];
     }
 #else

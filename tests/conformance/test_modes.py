@@ -21,8 +21,9 @@ from random_graphs import FAMILIES, random_model
 
 MODES = ("dynamic", "float16")
 TARGETS = [name for name in known_targets() if not Target.load(name).float_fault]
-EMULATED = ("strided", "depthwise", "grouped", "residual", "transposed_conv", "attention")
-CONSTANTS = {"clip": (-0.5, 0.75), "pow": (1.7,), "elu": (0.7,), "leaky": (0.1,)}
+EVERYWHERE = ("depthwise", "grouped", "residual", "attention")
+"""Families that are run on every target."""
+CONSTANTS = {"clip": (-0.5, 0.75), "pow": (1.7,), "elu": (0.7,), "leaky": (0.1,), "grid": (0.0625, 3.0)}
 
 
 def program(seed: int, mode: Any) -> Graph:
@@ -49,7 +50,7 @@ def test_random_graphs(first: int, mode: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", TARGETS)
 def test_families_on_every_target(name: str, mode: str, tmp_path: Path) -> None:
     target = target_here(name)
-    seeds = [i for i, family in enumerate(FAMILIES) if family.__name__ in EMULATED]
+    seeds = [i for i, family in enumerate(FAMILIES) if family.__name__ in EVERYWHERE]
     programs = [program(seed + len(FAMILIES), mode) for seed in seeds]
     machine = machine_for(programs, target, tmp_path)
     for number, graph in enumerate(programs):
@@ -64,7 +65,8 @@ def test_every_function_of_one_number(name: str, tmp_path: Path) -> None:
     for function, kind in FUNCTIONS.items():
         operand = positive if function in ("sqrt", "log", "pow", "div") else "x"
         expr = (function, *[operand] * kind.operands, *CONSTANTS.get(function, ()))
-        made += [b("pointwise", x=x, expr=expr) for x in ("x", "v")]
+        made.append(b("pointwise", x="x", expr=expr))
+    made.append(b("pointwise", x="v", expr=("tanh", "x")))
     made += [b("pointwise", x="x", expr=("pow", positive, exponent)) for exponent in (0.0, 2.0, -1.0, 3.0, 0.5, -0.5)]
     made.append(b("pointwise", x="x", expr=("add", ("mul", "x", "x"), ("mul", 0.3, "x"))))
     graph = convert_mode(b.done(*made), "float16")

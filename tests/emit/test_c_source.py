@@ -132,6 +132,50 @@ int main() {{
     assert [int(v) for v in said.split()] == expected
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_no_undefined_behaviour(seed: int, tmp_path: Path) -> None:
+    """Under sanitizers, with arrays of the exact sizes on the heap."""
+    graph = random_program(seed)
+    model = compiled(graph, tmp_path)
+    name, manifest = graph.name, model.manifest
+    inputs = random_inputs(graph, seed)
+    arrays, calls, prints = [], [], []
+    for i, entry in enumerate(manifest["inputs"]):
+        values = ", ".join(map(str, inputs[entry["name"]].reshape(-1).tolist()))
+        c_type = {"int8": "int8_t", "float32": "float"}[entry["dtype"]]
+        arrays.append(f"static const {c_type} in{i}[] = {{{values}}};")
+        calls.append(f"heap(in{i}, sizeof in{i})")
+    for i, entry in enumerate(manifest["outputs"]):
+        size = int(np.prod(entry["shape"])) * np.dtype(entry["dtype"]).itemsize
+        arrays.append(f"static void *out{i};")
+        calls.append(f"(out{i} = malloc({size}))")
+        prints.append(f"fwrite(out{i}, 1, {size}, stdout);")
+    new_line = "\n"
+    (tmp_path / "main.c").write_text(f"""
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "{name}.h"
+{new_line.join(arrays)}
+static void *heap(const void *from, size_t size) {{ return memcpy(malloc(size), from, size); }}
+int main(void)
+{{
+    const {name}_context context = {{malloc({name.upper()}_ARENA_BYTES), 0}};
+    if ({name}_run(&context, {', '.join(calls)}) != 0) return 1;
+    {' '.join(prints)}
+    return 0;
+}}
+""")
+    sources = ["main.c", f"out/{name}.c", f"out/{name}_weights.c"]
+    subprocess.run(["cc", "-std=c99", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined",
+                    "-Iout", *sources, "-o", "main"], cwd=tmp_path, check=True)  # fmt: skip
+    done = subprocess.run([str(tmp_path / "main")], capture_output=True, check=False,
+                          env={"ASAN_OPTIONS": "detect_leaks=0"})  # fmt: skip
+    assert done.returncode == 0, done.stderr.decode()
+    expected = run_integer(graph, inputs)
+    assert done.stdout == b"".join(np.ascontiguousarray(expected[v]).tobytes() for v in graph.outputs)
+
+
 def test_cmake(tmp_path: Path) -> None:
     if shutil.which("cmake") is None:
         pytest.skip("there is no cmake")

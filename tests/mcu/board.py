@@ -179,19 +179,22 @@ def write_main(manifest: Mapping[str, Any], inputs: Mapping[str, NDArray[Any]], 
 def build(folder: Path, manifest: Mapping[str, Any], board: Board, work: Path, options: Sequence[str]) -> Path:
     """The linked image; the linker map is beside it."""
     prefix, tools = manifest["prefix"], board.tools
-    headers, inside = (folder / manifest["sources"][key] for key in ("headers", "sources"))
+    places = manifest.get("sources", {"headers": ".", "sources": "."})
+    headers, inside = (folder / places[key] for key in ("headers", "sources"))
+    library = [str(folder / f"lib{prefix}.a")] if manifest["target"]["emit"] == "object" else []
     (code, code_size), (data, data_size) = board.code, board.data
     (work / "memory.ld").write_text(f"MEMORY {{ CODE (rx) : ORIGIN = {code}, LENGTH = {code_size}\n"
                                     f" DATA (rwx) : ORIGIN = {data}, LENGTH = {data_size} }}\nINCLUDE link.ld\n")
     image = work / "image.elf"
     flags = [tools.gcc, "-std=c99", *board.flags, *options]
-    sources = [HERE / "start.c", work / "main.c", inside / f"{prefix}.c", inside / f"{prefix}_weights.c"]
+    sources = [HERE / "start.c", work / "main.c"]
+    sources += [] if library else [inside / f"{prefix}.c", inside / f"{prefix}_weights.c"]
     for source in sources:
         warnings = ["-Wall", "-Wextra", "-Wconversion", "-Werror"] if source.parent == inside else []
         _call([*flags, *warnings, f"-I{HERE}", f"-I{headers}", "-c", str(source), "-o", str(work / f"{source.name}.o")])
     _call([*flags, "-Wl,--gc-sections", "-nostartfiles", *tools.link, f"-L{HERE}", "-T",
            str(work / "memory.ld"), f"-Wl,-Map={image.with_suffix('.map')}",
-           *(str(work / f"{s.name}.o") for s in sources), "-o", str(image)])  # fmt: skip
+           *(str(work / f"{s.name}.o") for s in sources), *library, "-o", str(image)])  # fmt: skip
     return image
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 from pathlib import Path
 
 import board
@@ -10,6 +12,7 @@ import pytest
 
 from integer_programs import random_inputs, random_program
 from qcc import pipeline
+from qcc.errors import ArtifactError, TargetError
 from qcc.ir.evaluate import run_integer
 from qcc.ir.graph import Graph
 from qcc.runtime import read_manifest
@@ -50,7 +53,8 @@ def test_models(name: str, target: str, tmp_path: Path, request: pytest.FixtureR
     promised = measured["stack_bytes"]
     assert promised - 16 < result.stack <= promised + LIBRARY_STACK, "a frame's last bytes may be there for alignment"
     linked = result.flash[f"{manifest['prefix']}.c"] + result.flash[f"{manifest['prefix']}_weights.c"]
-    assert 0 <= measured["flash_bytes"] - linked <= 8, "the linker leaves out the padding at the end of a section"
+    # Linkers leave out the padding at the end of a section; that of RISC-V makes calls shorter too.
+    assert 0 <= measured["flash_bytes"] - linked <= (256 if target == "riscv32" else 8)
 
 
 def _quantized(path: Path, name: str) -> Graph:
@@ -103,6 +107,33 @@ def generated(count: int) -> np.ndarray:
         state = (state * 1664525 + 1013904223) & 0xFFFFFFFF
         found.append(state >> 24)
     return np.frombuffer(bytes(found), np.int8)
+
+
+@pytest.mark.parametrize("target", ["cortex-m0plus", "cortex-m4", "cortex-m55", "riscv32"])
+def test_objects(target: str, tmp_path: Path) -> None:
+    """LLVM's kernels give the bytes of the C source, and show one function."""
+    lacking = board.missing(target)
+    if lacking:
+        pytest.skip(f"CANNOT RUN {target}: not installed: {', '.join(lacking)}")
+    chosen = Target.load(target).with_emit("object")
+    for seed in (1, 3):
+        graph = random_program(seed)
+        model = pipeline.build(graph, chosen, tmp_path / "out", jobs=1)
+        with pytest.raises(ArtifactError, match="this machine lacks"):
+            model.run(random_inputs(graph, seed))
+        result = board.run(tmp_path / "out", random_inputs(graph, seed), board.BOARDS[target], tmp_path / "work")
+        for name, expected in run_integer(graph, random_inputs(graph, seed)).items():
+            np.testing.assert_array_equal(result.outputs[name], expected)
+    said = subprocess.run(["nm", "-g", "--defined-only", str(tmp_path / "out" / f"lib{graph.name}.a")], check=True,
+                          capture_output=True, text=True).stdout  # fmt: skip
+    assert re.findall(r" [A-Za-z] (\w+)", said) == [f"{graph.name}_run"]
+
+
+def test_objects_are_for_microcontrollers_with_llvm() -> None:
+    with pytest.raises(TargetError, match="x86-avx2 has no form 'object'"):
+        Target.load("x86-avx2").with_emit("object")
+    with pytest.raises(TargetError, match="no objects for c99"):
+        Target.load("c99").with_emit("object")
 
 
 def test_portable_code_on_a_board(tmp_path: Path) -> None:

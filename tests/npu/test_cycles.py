@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import sys
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,10 @@ from qcc.npu.cycles import Timeline, analyse
 from qcc.npu.description import Description, known_npus
 from qcc.npu.split import split
 from qcc.numerics import QParams
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+
+import networks
 
 GEMMS = ((784, 64, 147), (196, 512, 512), (49, 1000, 1280), (1, 1001, 1024), (100, 65, 63))
 SCALESIM = {
@@ -44,41 +49,41 @@ def timeline(graph: Graph, d: Description) -> Timeline:
     return analyse(compile_graph(split(graph, d), d))
 
 
+def array_alone(name: str) -> Description:
+    """A variant whose memories and vector unit cost nothing, so that no tiling pays that costs the array anything."""
+    return Description.load(name).vary({"dram.mb_per_s": 1e7, "dram.latency_cycles": 0, "vector.lanes": 65536,
+                                        "vector.startup": 0, "cache.bytes": 0, "memory.act.bytes_per_cycle": 65536.0,
+                                        "memory.acc.bytes_per_cycle": 65536.0})  # fmt: skip
+
+
 @pytest.mark.parametrize("name", SCALESIM)
 def test_compiled_gemms_take_scalesims_cycles(name: str) -> None:
     """Where only the array costs anything, as in SCALE-Sim's compute cycles, tiling does not add to it."""
-    d = Description.load(name).vary({"dram.mb_per_s": 1e7, "dram.latency_cycles": 0, "vector.lanes": 65536,
-                                     "vector.startup": 0, "cache.bytes": 0})
+    d = array_alone(name)
     for shape, reported in zip(GEMMS, SCALESIM[name], strict=True):
         M, N, K = shape
         assert timing.gemm(d, M, 1, N, K).array == reported + 1
         assert timeline(gemm(*shape), d).compute_only == reported + 1
 
 
-def resnet50() -> Iterator[tuple[int, int, int]]:
-    """GEMMs of ResNet-50 as SCALE-Sim counts them: no padding, ``ceil((size - kernel + stride) / stride)`` outputs."""
-
-    def out(size: int, kernel: int, stride: int) -> int:
-        return math.ceil((size - kernel + stride) / stride) ** 2
-
-    yield out(224, 7, 2), 64, 7 * 7 * 3
-    size, channels = 56, 64
-    for stage, (count, width) in enumerate(((3, 64), (4, 128), (6, 256), (3, 512))):
-        for block in range(count):
-            before, stride = (2 * size, 2) if stage and not block else (size, 1)
-            yield out(before, 1, stride), width, channels
-            yield out(size, 3, 1), width, 9 * width
-            yield out(size, 1, 1), 4 * width, width
-            if not block:
-                yield out(before, 1, stride), 4 * width, channels
-            channels = 4 * width
-        size //= 2
-    yield 1, 1000, 2048
+def test_compiled_resnet50_takes_scalesims_cycles() -> None:
+    """The 54 layers of SCALE-Sim's file (its convolutions are not padded), which reports one cycle less for each."""
+    t = timeline(networks.resnet50_topology(), array_alone("ws64"))
+    layers = [x.array for x in t.layers if x.array]
+    assert len(layers) == 54
+    assert sum(layers) - len(layers) == 2_043_372
+    assert sum(layers) == t.compute_only
 
 
-def test_resnet50_weight_stationary() -> None:
-    d = Description.load("ws64")
-    assert sum(timing.gemm(d, M, 1, N, K).array - 1 for M, N, K in resnet50()) == 2_043_372
+def test_compiled_resnet50_takes_what_the_formula_says() -> None:
+    """The real network: 3x3 convolutions are padded, strided ones have half the pixels."""
+    graph, d = networks.resnet50(), array_alone("ws64")
+    expected = 0
+    for node in graph.nodes:
+        if "w" in node.inputs:
+            shape, weight = graph.types[node.output].shape, graph.constants[node.inputs["w"]]
+            expected += timing.gemm(d, math.prod(shape[:-1]), 1, shape[-1], weight[0].size).array
+    assert timeline(graph, d).compute_only == expected
 
 
 @pytest.mark.parametrize("name", known_npus())

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from integer_programs import random_inputs, random_program
+from integer_programs import Builder, random_inputs, random_program
 from npu.support import check, random_description, smallest
-from qcc import pipeline
+from qcc import numerics, pipeline
 from qcc.errors import UnsupportedError
 from qcc.npu.compile import compile_graph
 from qcc.npu.description import Description, known_npus
@@ -45,6 +45,22 @@ def test_every_family_of_layers(seed: int) -> None:
             print(error)
             device = smallest(graph, d, host=True)
         check(device, graph, random_samples(model, 1, seed)[0])
+
+
+@pytest.mark.parametrize(("a", "b", "transposed"), [
+    ((5, 7), (7, 6), False), ((2, 3, 5, 7), (2, 3, 6, 7), True), ((1, 9, 4), (3, 4, 5), False),
+    ((2, 2, 3, 4), (4, 17), False),
+])  # fmt: skip
+def test_products_of_activations(a: tuple[int, ...], b: tuple[int, ...], transposed: bool) -> None:
+    """Both zero points count; leading axes are equal, or one operand has none."""
+    net = Builder("net", 5)
+    left, right = net.lut(net.input(a)), net.input(b, name="b")
+    m = net.graph.add_constant("m", numerics.requant_multipliers([0.01])[0])
+    y = net.node("matmul", {"a": left, "b": right, "multiplier": m}, transpose_b=transposed, shift=31, zero_point=-3,
+                 clamp=(-128, 127))  # fmt: skip
+    graph = net.output(net.lut(y))
+    for d in (*map(Description.load, known_npus()), *map(random_description, range(5))):
+        check(smallest(graph, d), graph, random_inputs(graph, 1))
 
 
 def test_the_second_inference_is_like_the_first() -> None:

@@ -45,6 +45,8 @@ def test_every_epilogue(residual: bool, name: str, tmp_path: Path) -> None:
         Case(shift, (1, 1, 12, 20), 21, residual=residual, clamp=clamp, shift=shift, fraction=6 if residual else 0)
         for shift in (18, 31, 32, 33, 36, 40) for clamp in ((-128, 127), (-7, 99))
     ]  # fmt: skip
+    if residual:  # a multiplier of more than 16 bits
+        cases.append(Case(4, (1, 1, 12, 20), 40, residual=True, shift=20, fraction=14))
     check(cases, runnable(name), tmp_path)
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from qcc.lower.build import Built
 
 WORK_ALIGNMENT = 4
+LINE = 110
 SUPPORT = {"c99": ("qcc_scalar.h",), "dsp": ("qcc_scalar.h", "qcc_dsp.h"), "mve": ("qcc_scalar.h", "qcc_mve.h")}
 """Headers of what kernels are made of, by family of schedules."""
 
@@ -152,6 +153,19 @@ def offset_in_arena(p: Package, value: str) -> int | None:
     return p.arena.offsets[place.buffer] + place.offset if place.view.dtype == "int8" else None
 
 
+def wrapped(call: str) -> list[str]:
+    """A declaration or call in lines of bearable length, those after the first below its first argument."""
+    if len(call) <= LINE:
+        return [call]
+    head, arguments = call.split("(", 1)
+    lines, indent = [f"{head}("], " " * (len(head) + 1)
+    for argument in arguments.split(", "):
+        if len(lines[-1]) + len(argument) > LINE and not lines[-1].endswith("("):
+            lines.append(indent)
+        lines[-1] += f"{argument}, "
+    return [line.rstrip() for line in [*lines[:-1], lines[-1].removesuffix(", ")]]
+
+
 class ModelSource:
     """``<name>.c``."""
 
@@ -180,9 +194,14 @@ class ModelSource:
             "#endif",
         ]
         for symbol, name in self.functions.items():
-            text = next(b.object for b in p.built.values() if b.symbol == symbol).read_text().rstrip()
-            text = re.sub(rf"\b{symbol}\b", name, text)
-            lines += ["", text if definitions else text.split("\n{", 1)[0].removeprefix("static ") + ";"]
+            built = next(b for b in p.built.values() if b.symbol == symbol)
+            text = built.object.with_suffix(".c").read_text().rstrip()
+            head, body = re.sub(rf"\b{symbol}\b", name, text).split("\n{", 1)
+            if not definitions:
+                lines += ["", *wrapped(head.removeprefix("static ") + ";")]
+                continue
+            used = [str(step) for step, node in enumerate(p.graph.nodes) if name in self.calls_of(node)]
+            lines += ["", f"/* layer{'s' if len(used) > 1 else ''} {', '.join(used)} */", *wrapped(head), "{" + body]
         return "\n".join([*lines, "", *self._run()]) + "\n"
 
     @cached_property
@@ -212,7 +231,7 @@ class ModelSource:
             body += ["", f"    /* {title(p, step, node)} */"]
             for call in p.calls_of[node.output]:
                 name = self.functions[p.built[call.kernel.digest].symbol]
-                body.append(f"    {name}({', '.join(self._arguments(call))});")
+                body += wrapped(f"    {name}({', '.join(self._arguments(call))});")
             body.append(f"    LAYER_DONE({step});")
         for index, value in enumerate(p.graph.outputs):
             body += self._store(index, value)

@@ -94,10 +94,8 @@ def replacing(folder: Path) -> Iterator[Path]:
 
 def _link(target: Target, sources: list[str], work: Path, library: Path) -> None:
     """Compile the entry and link it with the kernels; the working folder holds the weights."""
-    options = ["-Wl,--as-needed", "-Wl,--version-script=exports.map", "-Wl,-z,noexecstack"]
-    call_tool([*compiler_command(target), "-shared", "-fPIC", *sources, *_threads(target), "-o", str(library),
-               *options],
-              work)  # fmt: skip
+    options = ["-Wl,--as-needed", "-Wl,--version-script=exports.map", "-Wl,-z,noexecstack", "-o", str(library)]
+    call_tool([*compiler_command(target), "-shared", "-fPIC", *sources, *_threads(target), *options], work)
 
 
 def _archive(package: Package, sources: list[str], work: Path, library: Path) -> None:
@@ -131,8 +129,8 @@ def _threads(target: Target) -> list[str]:
     return [str(data_folder("runtime") / "threads.c"), "-pthread"] if target.link.threads else []
 
 
-def call_tool(command: list[str], work: Path) -> None:
-    """Run a tool in ``work``; raises ToolError with its first complaint."""
+def call_tool(command: list[str], work: Path) -> str:
+    """Run a tool in ``work``; returns what it prints. Raises ToolError with its first complaint."""
     try:
         done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
@@ -142,3 +140,4 @@ def call_tool(command: list[str], work: Path) -> None:
         said = done.stderr.splitlines() or [f"exit code {done.returncode}"]
         first = next((line for line in said if "error" in line.lower()), said[0])
         raise ToolError(f"{command[0]} failed: {first}", hint="check [link] flags of the target file, and free space")
+    return done.stdout

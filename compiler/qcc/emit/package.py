@@ -98,7 +98,7 @@ class Package:
     @property
     def read_ahead(self) -> int:
         """Bytes that kernels may read behind a view: none where C source says what is read."""
-        return 0 if self.target.emit == "c" else READ_AHEAD
+        return 0 if self.target.firmware else READ_AHEAD
 
     def _end(self, call: Call, operand: Operand, arg: BufferArg) -> int:
         """The arena byte up to which a kernel may touch an operand."""

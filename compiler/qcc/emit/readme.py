@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qcc.emit.cheader import declarations, region_bytes
-from qcc.emit.csource import Constants, ModelSource, offset_in_arena
+from qcc.emit.csource import Constants, ModelSource, offset_in_arena, title
 from qcc.emit.package import Package, one_line
 from qcc.ops import OPS
 
@@ -68,6 +68,21 @@ def readme(p: Package, source: ModelSource, sizes: Sizes | None, use: str) -> st
     return "\n".join(lines) + "\n"
 
 
+def object_readme(p: Package, source: ModelSource, size: int) -> str:
+    """Text of README.md beside a static library."""
+    upper = p.prefix.upper()
+    arrays, call = declarations(p)
+    ram = [f"| RAM: `{upper}_{name.upper()}_BYTES`, given by you | {n} |" for name, n in region_bytes(p).items()]
+    flags = " ".join(p.target.link.flags)
+    lines = [f"# {one_line(p.name)}", "", f"A neural network for `{p.target.name}` as a library, made by qcc.", "",
+             "| memory | bytes |", "|---|---|", f"| flash: `lib{p.prefix}.a` | {size} |", *ram, "",
+             f"Link `lib{p.prefix}.a` and include `{p.prefix}.h`. It was compiled for `{flags}`;",
+             "of the C library it needs `memcpy` and `memset`.", "", "```c", f'#include "{p.prefix}.h"', "",
+             *arrays, "", call, "```", "", "## Layers", "", "| layer | | output | MACs | constants | kernel |",
+             "|---|---|---|---|---|---|", *_layers(p, source)]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
 def _layers(p: Package, source: ModelSource) -> Iterator[str]:
     for step, node in enumerate(p.graph.nodes):
         out = p.graph.types[node.output]
@@ -76,5 +91,5 @@ def _layers(p: Package, source: ModelSource) -> Iterator[str]:
                         if name.startswith(f"{p.prefix}_layer{step}_"))  # fmt: skip
         kernels = ", ".join(f"`{name}`" for name in source.calls_of(node))
         shape = "x".join(map(str, out.shape))
-        what = f"{node.op}, {one_line(node.source or node.output)}"
-        yield f"| {step} | {what} | {shape} | {macs} | {constants} | {kernels} |"
+        name = title(p, step, node).split(", ", 1)[1]
+        yield f"| {step} | {node.op}, {name} | {shape} | {macs} | {constants} | {kernels} |"

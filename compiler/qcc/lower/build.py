@@ -122,7 +122,7 @@ def plan_variants(
     may share a function.
     """
     distinct, chosen = {k.digest: k for k in kernels}, {d: c for d, c in (chosen or {}).items() if c}
-    free = NUMBERS if target.emit == "c" else {}
+    free = NUMBERS if target.firmware else {}
     shared = share([k for digest, k in distinct.items() if digest not in chosen], free)
     for digest in distinct.keys() & chosen.keys():
         shared |= share([distinct[digest]], free)
@@ -134,7 +134,7 @@ def _compile_all(
 ) -> None:
     if jobs == 1 or len(missing) < 3:
         for done, variant in enumerate(missing):
-            _compile_one(variant, target)
+            _compile_one(variant, target, variant.path(target))
             progress(done + 1, len(missing))
         return
     with Workers(min(jobs, len(missing))) as workers:
@@ -191,7 +191,7 @@ class Workers:
         try:
             if timer is not None:
                 timer.start()
-            pickle.dump((variant, target), worker.stdin)
+            pickle.dump((variant, target, variant.path(target)), worker.stdin)
             worker.stdin.flush()
             failure: str | None = pickle.load(worker.stdout)
             return failure
@@ -204,7 +204,7 @@ class Workers:
 
 
 def _work() -> None:
-    """The worker: (variant, target) after another on stdin, None or a failure's text for each on stdout.
+    """The worker: (variant, target, path) after another on stdin, None or a failure's text for each on stdout.
 
     Nothing else may write there, so what libraries print goes to stderr.
     """
@@ -212,30 +212,33 @@ def _work() -> None:
     os.dup2(2, 1)
     while True:
         try:
-            variant, target = pickle.load(sys.stdin.buffer)
+            variant, target, path = pickle.load(sys.stdin.buffer)
         except EOFError:
             return
         failure = None
         try:
-            _compile_one(variant, target)
+            _compile_one(variant, target, path)
         except Exception:
             failure = traceback.format_exc()
         pickle.dump(failure, replies)
         replies.flush()
 
 
-def _compile_one(variant: Variant, target: Target) -> None:
-    """Write the variant's .o or .c, then its .json, whose presence says that the first file is whole."""
-    path = variant.path(target)
+def _compile_one(variant: Variant, target: Target, path: Path) -> None:
+    """Write ``path``.o or ``path``.c, then ``path``.json, whose presence says that the first file is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     suffix, work = _suffix(target), tuple[Any, ...]()
     temporary = path.with_suffix(f".{os.getpid()}.tmp{suffix}")
-    if target.emit == "c":
-        from qcc.lower.source import kernel_source
+    if target.firmware:
+        from qcc.lower.source import kernel_object, kernel_source
 
-        source = kernel_source(variant.kernel, target, Decide(dict(variant.chosen)))
+        decide = Decide(dict(variant.chosen))
+        source = kernel_source(variant.kernel, target, decide)
         symbol, extent, work = source.symbol, 1, source.work
         temporary.write_text(source.text)
+        if target.emit == "object":
+            temporary.replace(path.with_suffix(".c"))
+            kernel_object(variant.kernel, target, decide).write_to_file(str(temporary), "o")
     else:
         module, symbol, extent = compile_kernel(variant, target)
         module.write_to_file(str(temporary), "o")

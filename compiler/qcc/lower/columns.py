@@ -143,13 +143,14 @@ def plane_call(
         # A plane holds the whole of a channel, not a window of rows.
         reach = _reach(y, 0, ky, window)
         top, first, rows = _inside(window.start[0], reach, x[0].shape[1])
-        threes = ctx.target.family == "dsp" and kx == 3 and window.dilation[1] == 1
+        threes = ctx.target.family == "dsp" and (ky, kx) == (3, 3) and window.dilation[1] == 1
+        plane = reach * _reach(y, 1, kx, window) + (SLACK if threes else 0)
+        sums = (("sums", "int32", 4 * y[0].shape[2]),) if threes else ()
         call.params |= {"top": top, "first_row": first, "rows": rows, "threes": threes,
-                        "paired": threes and window.stride[1] == 1,
-                        "work": (("plane", "int8", reach * _reach(y, 1, kx, window) + (SLACK if threes else 0)),)}
+                        "work": (("plane", "int8", plane), *sums)}  # fmt: skip
         for key in ("joined", "padded_y", "windowed", "kept", "start_y", "start_x"):
             del call.params[key]
-        call.const("w", np.append(w.reshape(-1), np.zeros(4, np.int8)))
+        call.const("w", w.reshape(-1))
         _constants(call, epilogue, 0, n, 1)
     if epilogue.residual is not None:
         call.read("residual", epilogue.residual)

@@ -6,7 +6,6 @@ from typing import Any
 
 from tvm import tirx
 
-from qcc import float_math
 from qcc.numerics_float import LEAST_PEAK, SQRT_HALF_BITS
 
 Expr = Any
@@ -111,7 +110,7 @@ def _like(dtype: str, lanes: int) -> str:
 TIR = Tir()
 
 
-def layer(acc: Expr, constants: dict[str, Expr], residual: Expr | None, limits: tuple[Expr, Expr] | None) -> Expr:
+def layer(acc: Expr, constants: dict[str, Expr], residual: Expr | None, limits: tuple[Expr, Expr]) -> Expr:
     """What follows the sums of a layer: bias, residual, clamp; int32 sums become reals before.
 
     ``constants``: ``addend``, which is the layer's bias, and with int32 sums ``scale``, ``step`` and ``bias``: int32,
@@ -125,7 +124,7 @@ def layer(acc: Expr, constants: dict[str, Expr], residual: Expr | None, limits: 
         v = acc + constants["addend"]
     if residual is not None:
         v = v + residual
-    return v if limits is None else TIR.minimum(TIR.maximum(v, limits[0]), limits[1])
+    return TIR.minimum(TIR.maximum(v, limits[0]), limits[1])
 
 
 def steps(peak: Expr, levels: int) -> tuple[Expr, Expr]:
@@ -133,6 +132,3 @@ def steps(peak: Expr, levels: int) -> tuple[Expr, Expr]:
     zero, least, count = (tirx.const(v, "float32") for v in (0.0, LEAST_PEAK, float(levels)))
     some = peak >= least
     return tirx.Select(some, peak / count, zero), tirx.Select(some, count / peak, zero)
-
-
-__all__ = ["TIR", "Tir", "float_math", "intrinsic", "layer", "steps"]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from qcc.ir.graph import Attr, Node
 from qcc.lower.kernel import BufferArg, Call, CallBuilder, LowerContext, View
 from qcc.lower.reduce import reduced
-from qcc.lower.views import Placed, Source, add_source, elementwise_call, merge_axes, source, storage_offset
+from qcc.lower.views import Source, add_source, elementwise_call, merge_axes, source, storage_offset
 from qcc.numerics import BILINEAR_ONE
 from qcc.numerics_float import WHOLE
 from qcc.ops.pool import tap_counts
@@ -116,11 +116,7 @@ def dynamic_quantize_calls(node: Node, ctx: LowerContext) -> list[Call]:
     """dynamic_quantize; f = [what rounds to a whole number, the zero point as it is stored included]."""
     zero = ctx.type(node.output).zero_point + storage_offset(ctx.storage)
     constants: dict[str, NDArray[np.generic]] = {"f": np.array([WHOLE + zero], np.float32)}
-    reads = {"x": source(ctx, node.inputs["x"]), "step": spread(ctx.place(node.inputs["step"]), ctx, node)}
+    step, shape = ctx.place(node.inputs["step"])[1], ctx.type(node.output).shape
+    inverse = Source(View(shape, (0,) * len(shape), "float32"), BufferArg(step.value, step.offset + 1))
+    reads = {"x": source(ctx, node.inputs["x"]), "step": inverse}
     return [elementwise_call("dynamic_quantize", node.output, reads, ctx.place(node.output), constants)]
-
-
-def spread(step: Placed, ctx: LowerContext, node: Node) -> Source:
-    """The inverse step, for every element."""
-    shape = ctx.type(node.output).shape
-    return Source(View(shape, (0,) * len(shape), "float32"), BufferArg(step[1].value, step[1].offset + 1))

@@ -8,6 +8,7 @@ parameters too (``work``), so that a kernel needs little stack.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from qcc.schedule.decide import Decide
 if TYPE_CHECKING:
     from qcc.target import Target
 
+OUTSIDE = "_"
 LOCAL_BYTES = 32
 """Arrays up to this size stay local: they are registers, if the C compiler is lucky."""
 FINISH = [
@@ -43,20 +45,41 @@ class Source:
 
 def kernel_source(kernel: Kernel, target: Target, decide: Decide) -> Source:
     """The C function of a kernel."""
+    func, work = _function(kernel, target, decide, _select)
+    symbol, c = _symbol(kernel), tvm.target.Target("c")
+    module = _finished(func, symbol, c)
+    text = tvm.get_global_func("target.build.c")(module, c).inspect_source()
+    return Source(symbol, _readable(text, kernel, symbol), work)
+
+
+def kernel_object(kernel: Kernel, target: Target, decide: Decide) -> Any:
+    """The same function as LLVM compiles it: a module whose object calls what is not a scalar in ``runtime/mcu``, under
+    names with ``OUTSIDE`` at their end.
+    """
+    assert target.llvm is not None, "asked for by Target.with_emit"
+    func, _ = _function(kernel, target, decide, _rounding)
+    func = tirx.PrimFunc(func.params, _unselect(func.body), func.ret_type, func.attrs)
+    # A width that is not used, but asked for.
+    llvm = tvm.target.Target({**target.llvm.options(), "vector-width": 128})
+    return tvm.get_global_func("target.build.llvm")(_finished(func, _symbol(kernel), llvm), llvm)
+
+
+def _finished(func: Any, symbol: str, target: Any) -> Any:
+    func = func.with_attrs({"global_symbol": symbol, "target": target, "tirx.noalias": True})
+    return tvm.ir.transform.Sequential(FINISH)(tvm.IRModule({symbol: func}))
+
+
+def _function(
+    kernel: Kernel, target: Target, decide: Decide, select: Callable[[Any], Any]
+) -> tuple[Any, tuple[tuple[str, str, int], ...]]:
+    """Loops with pointers as parameters, and the work memory among them that no parameter of the kernel tells."""
     from importlib import import_module
 
     from qcc.schedule import scheduled
 
     written = import_module(f"qcc.schedule.{target.family}").FUNCTIONS.get(kernel.compute)
-    func, work = written(kernel) if written is not None else None, tuple[tuple[str, str, int], ...]()
-    if func is None:
-        func, work = _hoist(_with_pointers(scheduled(kernel, target, decide)))
-    symbol = _symbol(kernel)
-    c = tvm.target.Target("c")
-    func = func.with_attrs({"global_symbol": symbol, "target": c, "tirx.noalias": True})
-    module = tvm.ir.transform.Sequential(FINISH)(tvm.IRModule({symbol: func}))
-    text = tvm.get_global_func("target.build.c")(module, c).inspect_source()
-    return Source(symbol, _readable(text, kernel, symbol), work)
+    func = written(kernel) if written is not None else None
+    return (func, ()) if func is not None else _hoist(_with_pointers(scheduled(kernel, target, decide), select))
 
 
 def _symbol(kernel: Kernel) -> str:
@@ -67,9 +90,9 @@ def _symbol(kernel: Kernel) -> str:
     return "_".join([kernel.compute, *(["x".join(map(str, shape))] if shape else []), kernel.digest[:8]])
 
 
-def _with_pointers(func: Any) -> Any:
+def _with_pointers(func: Any, select: Callable[[Any], Any]) -> Any:
     """Scheduled TIR with buffers as parameters → loops with pointers as parameters."""
-    func = tirx.PrimFunc(func.params, _select(func.body), func.ret_type, func.attrs)
+    func = tirx.PrimFunc(func.params, select(func.body), func.ret_type, func.attrs)
     lowered = tvm.ir.transform.Sequential(BLOCKS_TO_LOOPS)(tvm.IRModule({"main": func}))["main"]
     pointers, declarations = [], []
     for buffer in lowered.params:
@@ -84,7 +107,7 @@ def _pointer(buffer: Any) -> Any:
 
 
 def _select(body: Any) -> Any:
-    """Requantization, minimum, maximum and rounding as calls."""
+    """Requantization, minimum, maximum and rounding as calls, for C."""
 
     def requantize(cast: Any) -> Any:
         shifted = cast.value
@@ -96,12 +119,51 @@ def _select(body: Any) -> Any:
     def call(name: str) -> Any:
         return lambda e: tirx.call_extern("int32", name, e.a, e.b) if _dtype(e) == "int32" else e
 
+    rules = [(tirx.Cast, requantize), (tirx.Max, call("qcc_max")), (tirx.Min, call("qcc_min"))]
+    return _rounding(tvm_ffi.structural_map(body, rules))
+
+
+def _rounding(body: Any) -> Any:
+    """Rounding as calls: C99 has it in its library of mathematics, which firmware does without."""
+
     def rounded(e: Any) -> Any:
         nearest = getattr(e.op, "name", "") == "tirx.nearbyint"
         return tirx.call_extern("float32", "qcc_round_even", e.args[0]) if nearest else e
 
-    rules = [(tirx.Cast, requantize), (tirx.Max, call("qcc_max")), (tirx.Min, call("qcc_min")), (tvm.ir.Call, rounded)]
-    return tvm_ffi.structural_map(body, rules)
+    return tvm_ffi.structural_map(body, (tvm.ir.Call, rounded))
+
+
+def _unselect(body: Any) -> Any:
+    """Scalars of ``runtime/mcu`` as expressions, which LLVM sees through; other functions by the names they have for
+    objects.
+    """
+
+    def wide(v: Any) -> Any:
+        return tirx.Cast("int64", v)
+
+    def requantized(acc: Any, multiplier: Any, shift: Any) -> Any:
+        half = tirx.const(1, "int64") << (wide(shift) - tirx.const(1, "int64"))
+        return tirx.Cast("int32", (wide(acc) * wide(multiplier) + half) >> wide(shift))
+
+    def clamped(v: Any, low: Any, high: Any) -> Any:
+        return tirx.Cast("int8", tirx.Min(tirx.Max(v, low), high))
+
+    low, high, whole = (tirx.const(n, "int32") for n in (-128, 127, 32))
+    scalars: dict[str, Callable[..., Any]] = {
+        "qcc_min": tirx.Min, "qcc_max": tirx.Max, "qcc_clamp": clamped, "qcc_requantize": requantized,
+        "qcc_saturate": lambda v: clamped(v, low, high),
+        "qcc_requantize_high": lambda acc, m, more: requantized(acc, m, whole) + more,
+    }  # fmt: skip
+
+    def rule(e: Any) -> Any:
+        if getattr(e.op, "name", "") != "tirx.call_extern":
+            return e
+        name, *arguments = e.args
+        if name.value in scalars:
+            return scalars[name.value](*arguments)
+        return tirx.call_extern(_dtype(e), name.value + OUTSIDE, *arguments)
+
+    return tvm_ffi.structural_map(body, (tvm.ir.Call, rule))
 
 
 def _dtype(e: Any) -> str:

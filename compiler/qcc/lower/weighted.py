@@ -195,10 +195,13 @@ class Epilogue:
         self.symmetric = bool((w > -128).all())
 
     def params(self, channels: int) -> dict[str, int | bool | None]:
-        """Static parameters. ``shift`` is None with TFLite's rounding; ``raised``: some shifts are to the left."""
+        """Static parameters. ``shift`` is None with TFLite's rounding; ``raised``: some shifts are to the left;
+        ``short``: the residual's multiplier fits 16 bits.
+        """
         raised = self.shifts is not None and bool((self.shifts < 0).any())
         return {"channels": channels, "shift": self.shift, "raised": raised, "fraction": self.fraction,
-                "clamped": self.clamped, "narrow": self.narrow, "symmetric": self.symmetric}  # fmt: skip
+                "clamped": self.clamped, "narrow": self.narrow, "symmetric": self.symmetric,
+                "short": abs(int(self.q[4])) <= INT16_MAX}  # fmt: skip
 
     def add_constants(self, call: CallBuilder, begin: int, end: int, lanes: int) -> None:
         """Bias, multiplier and shift of channels [begin, end), padded to whole vectors."""
@@ -224,7 +227,7 @@ def gemm_calls(
 ) -> list[Call]:
     """Convolution of padded x [B, H, W, C] by w [N, KY, KX, C] into y [B, OH, OW, N], the channels from ``begin``."""
     target = ctx.target
-    if target.emit == "c":
+    if target.firmware:
         assert isinstance(epilogue, Epilogue), "C source has no float layers"
         return [columns_call(node, ctx, x, y, residual, w, window, epilogue, begin)]
     n, ky, kx, channels = w.shape
@@ -272,7 +275,7 @@ def depthwise_call(
     node: Node, ctx: LowerContext, x: Placed, y: Placed, w: Weights, window: Window, epilogue: Epilogue | FloatEpilogue
 ) -> Call:
     """Depthwise convolution of padded x [B, H, W, C] by w [C, KY, KX, 1] into y [B, OH, OW, C]."""
-    if ctx.target.emit == "c":
+    if ctx.target.firmware:
         assert isinstance(epilogue, Epilogue), "C source has no float layers"
         return plane_call(node, ctx, x, y, w, window, epilogue)
     sliding = window.stride[0] == window.dilation[0] == 1

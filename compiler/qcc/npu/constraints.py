@@ -10,18 +10,23 @@ from collections.abc import Callable, Sequence
 from qcc.errors import Unsupported
 from qcc.ir.graph import Graph, Node
 from qcc.npu.description import Description
-from qcc.npu.lower import LOWERINGS
+from qcc.npu.lower import LOWERINGS, product_groups
 from qcc.ops.rounding import follows_tflite
 
 Finding = tuple[str, str, str] | None
 Constraint = Callable[[Node, Graph, Description], Finding]
 ON_HOST = "let the host compute it (--host), or change the model"
+ADVICE = {
+    "argmax": "its result is int64: take the class of the logits on the host (--host)",
+    "resize_bilinear": "enlarge by nearest neighbours, which is a copy, or by a transposed convolution, or use --host",
+}
+"""What to do about ops for which there is more to say."""
 
 
 def known_op(node: Node, graph: Graph, d: Description) -> Finding:
     """The accelerator has an instruction for the op."""
     known = {*LOWERINGS, "reshape", "conv_transpose2d"}
-    return None if node.op in known else ("one of " + ", ".join(sorted(known)), node.op, ON_HOST)
+    return None if node.op in known else ("one of " + ", ".join(sorted(known)), node.op, ADVICE.get(node.op, ON_HOST))
 
 
 def int8_data(node: Node, graph: Graph, d: Description) -> Finding:
@@ -37,7 +42,8 @@ def known_rounding(node: Node, graph: Graph, d: Description) -> Finding:
         return None if "half_up" in d.requant.rounding else ("requant.rounding", "half_up", "use another unit")
     if "double" not in d.requant.rounding:
         return "requant.rounding = " + ", ".join(d.requant.rounding), "double", "quantize the float model with qcc"
-    known = ("conv2d", "conv_transpose2d", "dense", "avg_pool", "reduce_mean", "reduce_sum", "add", "sub", "softmax")
+    known = ("conv2d", "conv_transpose2d", "dense", "avg_pool", "reduce_mean", "reduce_sum", "add", "sub", "softmax",
+             "matmul")
     return None if node.op in known else ("one of " + ", ".join(known), node.op, ON_HOST)
 
 
@@ -69,6 +75,13 @@ def multiplier_fits(node: Node, graph: Graph, d: Description) -> Finding:
     return f"at most {limit} ({d.requant.multiplier_bits} signed bits)", str(max(found)), "use a unit with more bits"
 
 
+def residual_counts(node: Node, graph: Graph, d: Description) -> Finding:
+    """The multiplier of a fused residual is not 0."""
+    if node.attrs.get("residual_multiplier", 1) != 0:
+        return None
+    return "at least 1", "0 (its step is far below the result's)", "recalibrate, or drop the addition"
+
+
 def constant_padding(node: Node, graph: Graph, d: Description) -> Finding:
     """Padding has one value: the loader cannot repeat edges or reflect."""
     if node.op != "pad" or node.attrs["mode"] == "constant":
@@ -92,6 +105,15 @@ def constant_weights(node: Node, graph: Graph, d: Description) -> Finding:
     return None if wrong is None else ("a constant", f"computed {wrong}", ON_HOST)
 
 
+def one_leading_axis(node: Node, graph: Graph, d: Description) -> Finding:
+    """The leading axes of a product of two activations can be seen as one, in both operands."""
+    if node.op != "matmul":
+        return None
+    a, b, out = (graph.types[v].shape for v in (node.inputs["a"], node.inputs["b"], node.output))
+    axes, _ = product_groups(out[:-2], a, b)
+    return None if len(axes) == 1 else ("1 axis", f"{len(axes)} axes, from {a} and {b}", "expand an operand first")
+
+
 def small_window(node: Node, graph: Graph, d: Description) -> Finding:
     """Taps and strides of a window are below 32768."""
     values = [int(v) for k in ("kernel", "stride", "dilation", "pad") for v in node.attrs.get(k) or ()]
@@ -101,7 +123,8 @@ def small_window(node: Node, graph: Graph, d: Description) -> Finding:
 
 CONSTRAINTS: Sequence[Constraint] = (
     known_op, int8_data, constant_weights, centred_weights, constant_padding, adjacent_axes, small_window,
-    known_rounding, shift_in_range, multiplier_fits,
+    known_rounding, shift_in_range, multiplier_fits, residual_counts,
+    one_leading_axis,
 )  # fmt: skip
 
 

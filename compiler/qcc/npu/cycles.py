@@ -156,6 +156,8 @@ class _Model:
         o, d = ins.operands, self.d
         if ins.op in ("load", "store"):
             return self._transfer(ins, layer)
+        if ins.op == "loadw" and ins.form in isa.GATHERS:
+            return self._gather(ins, layer)
         if ins.op == "loadw":
             target = ins.form.removeprefix("cached_")
             external = target == ins.form
@@ -191,6 +193,17 @@ class _Model:
             layer.bytes["act"] += n * (taps + (2 if ins.form in isa.TWO_TENSORS else 1))
         layer.vector += cycles
         return cycles, False
+
+    def _gather(self, ins: Instruction, layer: LayerCycles) -> tuple[int, bool]:
+        o, d, source = ins.operands, self.d, isa.GATHERS[ins.form]
+        total, external = o["rows"] * o["columns"], source == "dram"
+        run = o["columns"] if o["column"] == 1 else 1
+        cycles = timing.dram(d, total // run, run) if external else timing.local(d.memory.act.bytes_per_cycle, total)
+        cycles = max(cycles, timing.local(d.memory.weight.bytes_per_cycle, total))
+        layer.bytes.update({source: total, "weight": total})
+        layer.weights += cycles
+        layer.dma += cycles if external else 0
+        return cycles, external
 
     def _transfer(self, ins: Instruction, layer: LayerCycles) -> tuple[int, bool]:
         o, d = ins.operands, self.d

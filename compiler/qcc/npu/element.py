@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from qcc.npu import timing
 from qcc.npu.description import Description
-from qcc.npu.emitter import Emitter, Home, Ring
-from qcc.npu.jobs import Job, Plan, Shortage, blocks, dense, extents, merge, outer, overlapped
+from qcc.npu.emitter import Emitter, Ring
+from qcc.npu.jobs import Job, Plan, Shortage, dense, extents, merge, overlapped
 
 AXES = 3
 """Axes of one elementwise instruction."""
@@ -108,53 +108,27 @@ class ElementJob(Job):
                     f"{steps} chunks" if steps > 1 else "whole")
 
     def emit(self, plan: Plan, buffers: Sequence[int], e: Emitter) -> None:
-        """One instruction for each chunk, between loads and stores."""
+        """Schedule, then walk."""
+        from qcc.npu import schedule
+        from qcc.npu.walk import Operand, Walker
+
         c: Chunk = plan.tile
-        rings, left = {}, list(buffers)
+        tile = [*[1] * c.axis, c.size, *self.dims[c.axis + 1 :]]
+        operands, rings, left = {}, {}, list(buffers)
         for key, value in self._operands():
+            extents = tuple(n if s else 1 for n, s in zip(self.dims, self.strides[key], strict=True))
+            operands[key] = Operand(value, extents, tuple(self.strides[key]))
             if e.homes[value].memory == "dram":
                 rings[key], left = Ring(left[: c.depth]), left[c.depth :]
-        param = 0
         if self.param is not None:
-            data = self.param.tobytes()
-            address = e.blob(data)
-            if len(data) <= e.d.cache.bytes - e.cache_used:
-                e.cache(address, len(data))
-            param, _ = e.params.get((self.layer, "table"))
-            e.loadw("param", address, len(data), param)
-        for index, offsets in enumerate(outer(self.dims[: c.axis], *(s[: c.axis] for s in self.strides.values()))):
-            for low, high in blocks(self.dims[c.axis], c.size):
-                base = {k: o + low * self.strides[k][c.axis]
-                        for k, o in zip(self.strides, offsets, strict=True)}
-                self._chunk(c, [high - low, *self.dims[c.axis + 1 :]], base, rings, param, (index, low), e)
-
-    def _chunk(self, c: Chunk, n: list[int], base: dict[str, int], rings: dict[str, Ring], param: int,
-               number: tuple[int, int], e: Emitter) -> None:
-        places: dict[str, tuple[int, list[int]]] = {}
-        for key, value in self._operands():
-            s, home = self.strides[key][c.axis :], e.homes[value]
-            if key not in rings:
-                places[key] = home.address + base[key], s
-                continue
-            shape = [d if stride else 1 for d, stride in zip(n, s, strict=True)]
-            near = [m if stride else 0 for m, stride in zip(dense(shape), s, strict=True)]
-            where = number if key == "out" else base[key]
-            address, held = rings[key].get(where)
-            places[key] = address, near
-            if key != "out" and not held:
-                e.copy(Home("dram", home.address + base[key]), Home("act", address), shape, s, near)
-        if self.config:
-            e.configure(self.config[0], **self.config[1])
-        operands: dict[str, int] = {}
-        if self.param is not None:
-            places["b"] = param, self.strides["b"][c.axis :]
-        lead = AXES - len(n)
-        for short, key in (("a", "a"), ("b", "b"), ("o", "out")):
-            address, s = places.get(key, (0, [0] * len(n)))
-            operands[key] = address
-            operands |= {f"{short}{i}": v for i, v in enumerate([0] * lead + list(s))}
-        operands |= {f"n{i}": v for i, v in enumerate([1] * lead + n)}
-        e("elementwise", self.form, **operands)
-        if "out" in rings:
-            target = Home("dram", e.homes[self.out].address + base["out"])
-            e.copy(Home("act", places["out"][0]), target, n, places["out"][1], self.strides["out"][c.axis :])
+            table = self.param.reshape(*[1] * (len(tile) - 1), -1) if self.form == "table" else self.param
+            operands["b"] = Operand(table, table.shape)
+        if self.form.startswith("softmax"):
+            func = schedule.softmax(self.form, self.dims, tile)
+        else:
+            configured, registers = self.config or ("", {})
+            memory, b = ("act" if self.b else "param"), operands["b"]
+            dtype = "int8" if isinstance(b.source, str) else str(b.source.dtype)
+            func = schedule.element(self.form, configured, registers, self.dims, tile, operands["a"].shape,
+                                    (b.shape, dtype, memory))  # fmt: skip
+        Walker(e, operands, rings, self.weight_bytes).run(func)

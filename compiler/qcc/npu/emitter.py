@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from qcc.npu import isa
 from qcc.npu.description import Description, Memory
 from qcc.npu.isa import Instruction
-from qcc.npu.jobs import dense, merge, outer
+from qcc.npu.jobs import merge, outer
 from qcc.npu.ordering import INDEX, START, Clocks, Tracker
 from qcc.npu.program import tracked
 
@@ -26,25 +26,34 @@ class Ring:
     """Parts of a memory that are used in turn; a part that still holds what is wanted is used again."""
 
     slots: Sequence[int]
+    slot_bytes: int = 0
     held: list[Hashable] = field(default_factory=list)
+    tails: list[Hashable] = field(default_factory=list)
+    """What the ends of the parts hold."""
     turn: int = 0
 
     def __post_init__(self) -> None:
         """All parts are empty."""
-        self.held = [None] * len(self.slots)
+        self.held, self.tails = [None] * len(self.slots), [None] * len(self.slots)
 
     def get(self, key: Hashable) -> tuple[int, bool]:
         """Address of the part for ``key``, and whether it is there already."""
         if key in self.held:
-            return self.slots[self.held.index(key)], True
+            self.turn = self.held.index(key)
+            return self.slots[self.turn], True
         self.turn = (self.turn + 1) % len(self.slots)
         self.held[self.turn] = key
         return self.slots[self.turn], False
 
+    def tail(self, key: Hashable) -> tuple[int, bool]:
+        """The same of the last 256 bytes of the part that was got last, for a table."""
+        held, self.tails[self.turn] = self.tails[self.turn] == key, key
+        return self.slots[self.turn] + self.slot_bytes - 256, held
+
 
 def ring(memory: Memory) -> Ring:
     """The parts of an on-chip memory."""
-    return Ring([i * memory.slot_bytes for i in range(memory.slots)])
+    return Ring([i * memory.slot_bytes for i in range(memory.slots)], memory.slot_bytes)
 
 
 class Emitter:
@@ -112,10 +121,6 @@ class Emitter:
         strides = {f"{k}{i}": v[i] for k, v in (("n", n), ("s", s), ("d", d)) for i in range(4)}
         op, form = ("load", memory) if target.memory == "act" else ("store", "dram")
         self(op, form, src=source, dst=target.address + offset, **strides)
-
-    def fetch(self, source: Home, target: int, shape: Sequence[int], strides: Sequence[int]) -> None:
-        """Bring a strided block into the activation memory, densely."""
-        self.copy(source, Home("act", target), shape, strides, dense(shape))
 
     def blob(self, data: bytes) -> int:
         """Add constants to DRAM; returns their address."""

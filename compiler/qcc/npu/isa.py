@@ -19,7 +19,7 @@ UNITS = ("load", "weight", "matrix", "vector", "store")
 MEMORIES = ("dram", "act", "weight", "acc", "param", "cache")
 
 WINDOW = ("height", "width", "row_stride", "pixel_stride", "kernel_h", "kernel_w", "stride_h", "stride_w",
-          "dilation_h", "dilation_w", "pad_top", "pad_left", "zero_point")  # fmt: skip
+          "dilation_h", "dilation_w", "pad_top", "pad_left", "zero_point", "weight_zero")  # fmt: skip
 REQUANT = ("shift", "zero_point", "low", "high", "residual_multiplier", "residual_zero", "fraction", "table",
            "residual_row", "residual_pixel", "rounding")  # fmt: skip
 HALF_UP, DOUBLE, DIVIDE = 0, 1, 2
@@ -28,6 +28,9 @@ SUM = ("multiplier_a", "multiplier_b", "multiplier_out", "shift_a", "shift_b", "
        "zero_point", "low", "high")  # fmt: skip
 BINARY = ("multiplier_a", "multiplier_b", "zero_a", "zero_b", "shift", "zero_point", "low", "high")
 COPY = ("src", "dst", "n0", "n1", "n2", "n3", "s0", "s1", "s2", "s3", "d0", "d1", "d2", "d3")
+GATHER = ("src", "dst", "rows", "columns", "row", "column")
+GATHERS = {"gather_dram": "dram", "gather_act": "act"}
+"""Forms of loadw that read activations, and from where."""
 BLOCK = ("x", "w", "acc", "rows", "columns", "channels", "outputs")
 ELEMENTS = ("a", "b", "out", "n0", "n1", "n2", "a0", "a1", "a2", "b0", "b1", "b2", "o0", "o1", "o2")
 
@@ -52,13 +55,14 @@ OPERATIONS: dict[str, Operation] = {
         Copy n0 x n1 x n2 x n3 bytes with strides s from DRAM or activation memory to strides d in activation memory.
         With fill, every byte becomes ``src`` (zero-point padding)."""),
     "loadw": Operation("weight", dict.fromkeys(("weight", "param", "cache", "cached_weight", "cached_param"),
-                                               ("src", "dst", "bytes")), """
+                                               ("src", "dst", "bytes")) | dict.fromkeys(GATHERS, GATHER), """
         Copy bytes from DRAM to the weight memory, the parameter memory or the cache, or from the cache to the weight
-        or parameter memory."""),
+        or parameter memory. The gathering forms copy rows x columns activations with strides row and column from DRAM
+        or activation memory to the weight memory: the second operand of a product of two activations."""),
     "matmul": Operation("matrix", dict.fromkeys(("write", "accumulate"), BLOCK), """
-        acc[rows * columns, outputs] = (or +=) the sum over window taps and channels of (x - zero_point) * w; weights
-        are [kernel_h * kernel_w * channels, outputs]. x is the window's first pixel inside the image and the first of
-        its channels."""),
+        acc[rows * columns, outputs] = (or +=) the sum over window taps and channels of (x - zero_point) *
+        (w - weight_zero); weights are [kernel_h * kernel_w * channels, outputs]. x is the window's first pixel inside
+        the image and the first of its channels."""),
     "depthwise": Operation("matrix", {"write": (*BLOCK, "multiplier")}, """
         acc[rows * columns, outputs] = the sum over window taps of (x - zero_point) * w, output o reading channel
         o / multiplier; weights are [kernel_h * kernel_w, outputs]."""),
@@ -226,6 +230,9 @@ def touches(ins: Instruction, registers: Registers) -> list[Span]:
             return [("act", *source, False), ("dram", *target, True)]
         read: list[Span] = [] if ins.form == "fill" else [(ins.form, *source, False)]
         return [*read, ("act", *target, True)]
+    if ins.op == "loadw" and ins.form in GATHERS:
+        source = reach(o["src"], (o["rows"], o["columns"]), (o["row"], o["column"]))
+        return [(GATHERS[ins.form], *source, False), ("weight", o["dst"], o["dst"] + o["rows"] * o["columns"], True)]
     if ins.op == "loadw":
         source_memory = "cache" if ins.form.startswith("cached_") else "dram"
         return [(source_memory, o["src"], o["src"] + o["bytes"], False),

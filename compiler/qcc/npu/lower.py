@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from qcc.ir.graph import Graph, Node
 from qcc.npu.element import ElementJob
 from qcc.npu.isa import DIVIDE, DOUBLE
-from qcc.npu.jobs import Job, dense
+from qcc.npu.jobs import Job, dense, merge
 from qcc.npu.move import Copy, MoveJob
-from qcc.npu.window import WindowJob
+from qcc.npu.window import ProductJob, WindowJob
 from qcc.numerics import INT8_MIN
 from qcc.ops.base import pair
 from qcc.ops.pool import tap_counts
@@ -107,6 +107,28 @@ def _dense(c: Context, node: Node) -> Job:
     return WindowJob(c.layer, node.output, "matmul", c.root(node, "x"), c.roots[node.output], (1, rows, 1, k),
                      (rows, 1, o), (1, 1), (1, 1), (1, 1), (0, 0), c.zero(node.inputs["x"]),
                      weight=np.ascontiguousarray(weight.T).reshape(1, 1, 1, k, o), **_epilogue(c, node))  # fmt: skip
+
+
+@lowering("matmul")
+def _matmul(c: Context, node: Node) -> Job:
+    (*batch, rows, n), a, b = c.shape(node.output), c.shape(node.inputs["a"]), c.shape(node.inputs["b"])
+    k, transposed = a[-1], node.attrs["transpose_b"]
+    (groups,), leads = product_groups(batch, a, b)
+    multiplier, shift = c.constant(node, "multiplier"), "shift" in node.inputs
+    return ProductJob(c.layer, node.output, "matmul", c.root(node, "a"), c.roots[node.output], (1, rows, 1, groups * k),
+                      (rows, 1, groups * n), (1, 1), (1, 1), (1, 1), (0, 0), c.zero(node.inputs["a"]), _scaling(node),
+                      np.broadcast_to(np.int8(0), (groups, 1, 1, k, n)), np.zeros(groups * n, np.int32),
+                      np.full(groups * n, multiplier[0], np.int32),
+                      np.full(groups * n, c.constant(node, "shift")[0], np.int32) if shift else None,
+                      weight_zero=c.zero(node.inputs["b"]), second=c.root(node, "b"), lead=leads,
+                      second_strides=(1, k) if transposed else (n, 1))  # fmt: skip
+
+
+def product_groups(batch: Sequence[int], a: Sequence[int], b: Sequence[int]) -> tuple[list[int], tuple[int, int]]:
+    """Leading axes of a product as one, if that is possible, and the bytes between its entries in either operand."""
+    steps = [[s * prod(v[-2:]) for s in _broadcast(tuple(v[:-2]), tuple(batch))] for v in (a, b)]
+    dims, (left, right) = merge(batch, *steps)
+    return dims or [1], ((left or [0])[0], (right or [0])[0])
 
 
 @lowering("max_pool", "avg_pool")

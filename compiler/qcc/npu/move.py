@@ -8,8 +8,8 @@ from math import prod
 
 from qcc.npu import timing
 from qcc.npu.description import Description
-from qcc.npu.emitter import Emitter, Home, Ring
-from qcc.npu.jobs import Job, Plan, Shortage, blocks, dense, extents, merge, outer
+from qcc.npu.emitter import Emitter, Ring
+from qcc.npu.jobs import Job, Plan, Shortage, extents, merge
 
 
 @dataclass(frozen=True)
@@ -57,36 +57,22 @@ class MoveJob(Job):
                 for size in extents(largest)]  # fmt: skip
 
     def emit(self, plan: Plan, buffers: Sequence[int], e: Emitter) -> None:
-        """Copies one after the other."""
-        home = e.homes[self.out]
-        ring = Ring(buffers) if buffers else None
-        for number, c in enumerate(self.copies):
-            target = Home(home.memory, home.address + c.offset)
-            source = None if c.source is None else e.homes[c.source]
-            if source is None and target.memory == "act":
-                e.fill(target.address, c.value, c.shape, c.strides)
-            elif source is not None and "act" in (source.memory, target.memory):
-                start = Home(source.memory, source.address + c.source_offset)
-                e.copy(start, target, c.shape, c.source_strides, c.strides)
-            else:
-                assert ring is not None, "a copy between places in DRAM has a buffer"
-                self._through_buffer(c, number, source, target, ring, plan.tile, e)
+        """Each copy is a function of its own; those that need no buffer are one tile."""
+        from qcc.npu import schedule
+        from qcc.npu.walk import Operand, Walker
 
-    def _through_buffer(self, c: Copy, number: int, source: Home | None, target: Home, ring: Ring, room: int,
-                        e: Emitter) -> None:
-        dims, (s, t) = merge(c.shape, c.source_strides, c.strides)
-        dims, s, t = dims or [1], s or [0], t or [0]
-        axis = next(i for i in range(len(dims)) if prod(dims[i + 1 :]) <= room)
-        size = min(room // prod(dims[axis + 1 :]), dims[axis])
-        for a, b in outer(dims[:axis], s[:axis], t[:axis]):
-            for low, high in blocks(dims[axis], size):
-                shape = [high - low, *dims[axis + 1 :]]
-                buffer, _ = ring.get((number, a, b, low))
-                near = dense(shape)
-                if source is None:
-                    e.fill(buffer, c.value, shape, near)
-                else:
-                    start = Home(source.memory, source.address + c.source_offset + a + low * s[axis])
-                    e.copy(start, Home("act", buffer), shape, s[axis:], near)
-                end = Home(target.memory, target.address + b + low * t[axis])
-                e.copy(Home("act", buffer), end, shape, near, t[axis:])
+        through = self._through(frozenset(v for v, home in e.homes.items() if home.memory == "act"))
+        ring = Ring(buffers)
+        for c in self.copies:
+            dims, (s, t) = merge(c.shape, c.source_strides, c.strides)
+            dims, s, t = dims or [1], s or [0], t or [0]
+            operands = {"out": Operand(self.out, tuple(dims), tuple(t), c.offset)}
+            if c.source is not None:
+                operands["x"] = Operand(c.source, tuple(dims), tuple(s), c.source_offset)
+            tile = dims
+            if c in through:
+                axis = next(i for i in range(len(dims)) if prod(dims[i + 1 :]) <= plan.tile)
+                size = min(plan.tile // prod(dims[axis + 1 :]), dims[axis])
+                tile = [*[1] * axis, size, *dims[axis + 1 :]]
+            func = schedule.move(dims, tile, None if c.source else c.value)
+            Walker(e, operands, {"buffer": ring} if c in through else {}).run(func)

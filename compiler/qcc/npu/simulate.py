@@ -19,7 +19,7 @@ from qcc.npu.ordering import INDEX, Clocks, Tracker
 from qcc.npu.program import Program, memory_sizes, tracked
 
 EXTENTS = ("n0", "n1", "n2", "n3", "rows", "columns", "channels", "outputs", "multiplier", "bytes")
-ZEROS = ("zero_point", "zero_a", "zero_b", "residual_zero")
+ZEROS = ("zero_point", "weight_zero", "zero_a", "zero_b", "residual_zero")
 ROOM = 2**28
 """Bytes of an image with its padding, and of all its windows, that the sequencer can address."""
 
@@ -136,6 +136,11 @@ class Machine:
         target[...] = source.copy() if ins.form == "act" else source
 
     def _loadw(self, ins: Instruction, o: Operands) -> None:
+        if ins.form in isa.GATHERS:
+            shape = (o["rows"], o["columns"])
+            found = self._view(isa.GATHERS[ins.form], o["src"], shape, (o["row"], o["column"]))
+            self._view("weight", o["dst"], shape, (o["columns"], 1))[...] = found
+            return
         source = self.memory["cache" if ins.form.startswith("cached_") else "dram"]
         target = self.memory[ins.form.removeprefix("cached_")]
         target[o["dst"] : o["dst"] + o["bytes"]] = source[o["src"] : o["src"] + o["bytes"]]
@@ -195,10 +200,10 @@ class Machine:
         taps = r["kernel_h"] * r["kernel_w"]
         depth = taps * (channels if ins.op == "matmul" else 1)
         weights = self.memory["weight"][o["w"] : o["w"] + depth * n].reshape(depth, n)
-        dtype = np.float32 if depth * 255 * 128 <= 2**24 else np.float64
+        dtype = np.float32 if depth * 255 * 255 <= 2**24 else np.float64
         if ins.op == "matmul":
             x = np.subtract(view.reshape(rows * columns, depth), r["zero_point"], dtype=dtype)
-            sums = (x @ weights.astype(dtype)).astype(np.int64)
+            sums = (x @ np.subtract(weights, r["weight_zero"], dtype=dtype)).astype(np.int64)
         else:
             wide = np.zeros((rows, columns, n), np.int32 if depth < 2**16 else np.int64)
             for tap, (ky, kx) in enumerate(np.ndindex(r["kernel_h"], r["kernel_w"])):

@@ -5,15 +5,18 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qcc.npu import timing
 from qcc.npu.description import Description
-from qcc.npu.emitter import Emitter, Home, Ring
-from qcc.npu.jobs import Job, Plan, Shortage, blocks, extents, overlapped, sizes
+from qcc.npu.emitter import Emitter, Ring
+from qcc.npu.jobs import Job, Plan, Shortage, extents, overlapped, sizes
+
+if TYPE_CHECKING:
+    from qcc.npu.walk import Operand
 
 Kind = Literal["matmul", "depthwise", "max_pool", "avg_pool"]
 
@@ -29,17 +32,6 @@ class Tile:
     outer: Literal["pixels", "channels"]
     depth: int
     """How many buffers each operand in DRAM has."""
-
-
-@dataclass(frozen=True)
-class Block:
-    """Output channels [o0, o1) and the input channels [c0, c1) they read; ``group`` selects the weights."""
-
-    o0: int
-    o1: int
-    c0: int
-    c1: int
-    group: int = 0
 
 
 @dataclass
@@ -70,6 +62,8 @@ class WindowJob(Job):
     """With double rounding, by multiplier."""
     table: NDArray[np.int8] | None = None
     residual: str | None = None
+    weight_zero: int = 0
+    """Zero point of the weights."""
 
     def __post_init__(self) -> None:
         """Derive what other stages ask for."""
@@ -78,6 +72,7 @@ class WindowJob(Job):
         self.over = (self.residual,) if self.residual and self.residual != self.x else ()
         parts = (a for a in (self.weight, self.bias, self.multiplier, self.shifts, self.table) if a is not None)
         self.weight_bytes = sum(a.nbytes for a in parts)
+        self.streamed_bytes = self.weight_bytes
 
     # ---- geometry ------------------------------------------------------------------------------------------------
 
@@ -90,22 +85,6 @@ class WindowJob(Job):
     def repeat(self) -> int:
         """Outputs of each input channel of a depthwise convolution or pool."""
         return self.result[2] // self.image[3]
-
-    def channel_blocks(self, outputs: int) -> list[Block]:
-        """Blocks of output channels; none crosses a group."""
-        if self.kind != "matmul":
-            return [Block(a, b, a // self.repeat, b // self.repeat) for a, b in blocks(self.result[2], outputs)]
-        c, o = self.image[3] // self.groups, self.result[2] // self.groups
-        return [Block(g * o + a, g * o + b, g * c, (g + 1) * c, g)
-                for g in range(self.groups) for a, b in blocks(o, outputs)]
-
-    def inputs_of(self, axis: int, begin: int, end: int) -> tuple[int, int, int]:
-        """Input rows or columns [low, high) that outputs [begin, end) read, and the padding before them."""
-        k, s, d, p = self.kernel[axis], self.stride[axis], self.dilation[axis], self.pad[axis]
-        first, last = begin * s - p, (end - 1) * s - p + (k - 1) * d
-        low = min(max(first, 0), self.image[1 + axis])
-        high = max(min(last + 1, self.image[1 + axis]), low)
-        return low, high, low - first
 
     def _reach(self, axis: int, size: int) -> int:
         window = (self.kernel[axis] - 1) * self.dilation[axis] + 1
@@ -185,7 +164,7 @@ class WindowJob(Job):
         outputs = [(n, count * self.groups) for n, count in sizes(OC // self.groups, t.outputs)]
         parts = sum(count for _, count in outputs)
         inputs = C // self.groups
-        depths = sizes(inputs, t.channels) if self.kind == "matmul" else [(1, 1)]
+        depths = sizes(inputs, t.channels) if self.kind == "matmul" else ((1, 1),)
         k_parts = sum(count for _, count in depths)
         compute = 0
         for (r, c, n), (o, no) in itertools.product(pixels, outputs):
@@ -216,11 +195,11 @@ class WindowJob(Job):
         if self.weight is not None:
             slots = d.memory.weight.slots
             again = tiles if weights > slots and (t.outer == "pixels" or k_parts > 1) else 1
-            nbytes = again * self.weight_bytes
+            nbytes = again * self.streamed_bytes
             if cached:
                 streamed = timing.local(d.cache.bytes_per_cycle, nbytes)
             else:
-                external += timing.dram(d, weights * again, max(self.weight_bytes // weights, 1))
+                external += timing.dram(d, weights * again, max(self.streamed_bytes // weights, 1))
                 latency += d.dram.latency_cycles
         steps = tiles * parts
         serial = [compute, vector]
@@ -243,176 +222,91 @@ class WindowJob(Job):
             return rows, columns * channels
         return 1, rows * columns * channels
 
-    # ---- instructions --------------------------------------------------------------------------------------------
+    # ---- lowering ------------------------------------------------------------------------------------------------
 
     def emit(self, plan: Plan, buffers: Sequence[int], e: Emitter) -> None:
-        """Loops over blocks of pixels and channels."""
-        _Writer(self, plan.tile, buffers, e).run()
+        """Schedule, then walk."""
+        from qcc.npu import schedule
+        from qcc.npu.walk import Walker
 
-
-class _Writer:
-    """Emits one job; the rings remember which tile each buffer holds."""
-
-    def __init__(self, job: WindowJob, tile: Tile, buffers: Sequence[int], e: Emitter) -> None:
-        self.job, self.tile, self.e = job, tile, e
-        self.channels = job.channel_blocks(tile.outputs)
-        left = list(buffers)
-        self.rings: dict[str, Ring] = {}
-        for key, value in (("x", job.x), ("residual", job.residual), ("out", job.out)):
+        t: Tile = plan.tile
+        order = (0, 1, 2, 3, 4) if t.outer == "pixels" else (3, 4, 0, 1, 2)
+        registers = {f"{name}_{axis}": getattr(self, name)[i]
+                     for name in ("kernel", "stride", "dilation") for i, axis in enumerate("hw")}
+        operands = self._operands()
+        result, tile = operands["out"].shape, (1, t.rows, t.columns, 1, t.outputs)
+        windows = {**registers, "zero_point": self.zero_point, "weight_zero": self.weight_zero}
+        if self.weight is None:
+            factors = operands["m"].shape if "m" in operands else ()
+            func = schedule.pool(self.kind, result, tile, order, windows, self.requant, factors)
+        else:
+            func = schedule.weighted(
+                self.kind, result, tile, order, windows, self.requant, inputs=self.image[3] // self.groups,
+                channels=t.channels, repeat=self.repeat if self.kind == "depthwise" else 1,
+                rows=operands["p"].shape[0], residual=self.residual is not None,
+                table=self.table is not None)  # fmt: skip
+        rings, left = {}, list(buffers)
+        for key, value in (("x", self.x), ("residual", self.residual), ("out", self.out)):
             if value and e.homes[value].memory == "dram":
-                self.rings[key] = Ring(left[: tile.depth])
-                left = left[tile.depth :]
-        self.blobs: dict[Any, tuple[int, int]] = {}
-        self._store_constants()
+                rings[key], left = Ring(left[: t.depth]), left[t.depth :]
+        Walker(e, operands, rings, self.weight_bytes).run(func)
 
-    def _store_constants(self) -> None:
-        """Weights and parameters by tile; all into the cache, or none."""
-        job, data = self.job, dict[Any, bytes]()
-        for block in self.channels:
-            if job.kind == "matmul":
-                assert job.weight is not None
-                o = job.result[2] // job.groups
-                part = job.weight[block.group][..., block.o0 - block.group * o : block.o1 - block.group * o]
-                for k0, k1 in self._depths(block):
-                    data["w", block, k0] = part[:, :, k0:k1].tobytes()
-            elif job.weight is not None:
-                data["w", block, 0] = job.weight[:, block.o0 : block.o1].tobytes()
-            if job.bias is not None and job.multiplier is not None:
-                table = b"" if job.table is None else job.table.tobytes()
-                columns = [a for a in (job.bias, job.multiplier, job.shifts) if a is not None]
-                data["p", block] = b"".join(a[block.o0 : block.o1].tobytes() for a in columns) + table
-        if job.kind == "avg_pool":
-            assert job.multiplier is not None
-            m = job.multiplier
-            if m.size == 1:
-                data["p", None] = m.tobytes() + (b"" if job.shifts is None else job.shifts.tobytes())
-            else:
-                grid = m.reshape(job.result[:2])
-                for (r0, r1), (c0, c1) in itertools.product(*self._spatial()):
-                    data["p", (r0, c0)] = grid[r0:r1, c0:c1].tobytes()
-        self.blobs = {key: (self.e.blob(value), len(value)) for key, value in data.items()}
-        if sum(n for _, n in self.blobs.values()) <= self.e.d.cache.bytes - self.e.cache_used:
-            for address, nbytes in self.blobs.values():
-                self.e.cache(address, nbytes)
+    def _operands(self) -> dict[str, Operand]:
+        """Images as [batch, row, column, group, channel]; constants."""
+        from qcc.npu.walk import Operand
 
-    def _depths(self, block: Block) -> list[tuple[int, int]]:
-        return blocks(block.c1 - block.c0, self.tile.channels)
+        (batch, H, W, C), (OH, OW, OC), g = self.image, self.result, self.groups
+        operands = {"x": Operand(self.x, (batch, H, W, g, C // g), (H * W * C, W * C, C, C // g, 1),
+                                 origin=(0, *self.pad, 0, 0))}  # fmt: skip
+        strides = (OH * OW * OC, OW * OC, OC, OC // g, 1)
+        if self.residual:
+            operands["residual"] = Operand(self.residual, (batch, OH, OW, g, OC // g), strides)
+        operands |= {k: Operand(v, v.shape) for k, v in self._constants().items()}
+        operands["out"] = Operand(self.out, (batch, OH, OW, g, OC // g), strides)
+        return operands
 
-    def _spatial(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-        return blocks(self.job.result[0], self.tile.rows), blocks(self.job.result[1], self.tile.columns)
+    def _constants(self) -> dict[str, NDArray[Any]]:
+        """Weights [group, ky, kx, channel, output], parameters [row, group, output], pool factors, table."""
+        found: dict[str, NDArray[Any]] = {}
+        if self.weight is not None:
+            kernel, outputs = self.kernel, self.result[2]
+            found["w"] = self.weight if self.kind == "matmul" else self.weight.reshape(1, *kernel, 1, outputs)
+            rows = [a for a in (self.bias, self.multiplier, self.shifts) if a is not None]
+            found["p"] = np.stack(rows).astype(np.int32).reshape(len(rows), self.groups, -1)
+        elif self.multiplier is not None:
+            pixels = self.result[:2] if self.multiplier.size > 1 else (1, 1)
+            rows = [a for a in (self.multiplier, self.shifts) if a is not None]
+            found["m"] = np.stack(rows, axis=-1).astype(np.int32).reshape(*pixels, len(rows))
+        if self.table is not None:
+            found["table"] = self.table.reshape(1, 1, 1, 1, -1)
+        return found
 
-    def run(self) -> None:
-        pixels = [(b, *rows, *columns) for b in range(self.job.image[0])
-                  for rows, columns in itertools.product(*self._spatial())]
-        if self.tile.outer == "pixels":
-            pairs = [(p, c) for p in pixels for c in self.channels]
-        else:
-            pairs = [(p, c) for c in self.channels for p in pixels]
-        for pixel, block in pairs:
-            self._block(*pixel, block)
 
-    def _block(self, b: int, r0: int, r1: int, c0: int, c1: int, block: Block) -> None:
-        job, e = self.job, self.e
-        rows, columns, outputs = r1 - r0, c1 - c0, block.o1 - block.o0
-        x = self._window(b, r0, r1, c0, c1, block)
-        out, row, pixel = self._place("out", job.out, b, r0, c0, columns, block)
-        if job.kind.endswith("_pool"):
-            self._pool(x, out, (rows, columns, outputs), (row, pixel), (r0, c0))
-        else:
-            sums = self._sums(x, rows, columns, block)
-            residual = {}
-            if job.residual:
-                address, r_row, r_pixel = self._place("residual", job.residual, b, r0, c0, columns, block)
-                if "residual" in self.rings:
-                    self._move(job.residual, address, b, r0, r1, c0, c1, block, into=True)
-                residual = {"residual_row": r_row, "residual_pixel": r_pixel}
-            param = self._param(("p", block))
-            table = -1 if job.table is None else param + (8 if job.shifts is None else 12) * outputs
-            e.configure("requant", **job.requant, **residual, table=table)
-            operands = {"residual": address} if job.residual else {}
-            e("requantize", "residual" if job.residual else "plain", acc=sums, param=param, out=out, rows=rows,
-              columns=columns, outputs=outputs, row=row, pixel=pixel, **operands)
-        if "out" in self.rings:
-            self._move(job.out, out, b, r0, r1, c0, c1, block, into=False)
+@dataclass
+class ProductJob(WindowJob):
+    """A product of two activations for each group: [group, rows, K] by [group, K, N].
 
-    def _window(self, b: int, r0: int, r1: int, c0: int, c1: int, block: Block) -> int:
-        """Configure the windows of a block; address of its first input pixel and channel."""
-        job, e = self.job, self.e
-        _, H, W, C = job.image
-        top, bottom, pad_top = job.inputs_of(0, r0, r1)
-        left, right, pad_left = job.inputs_of(1, c0, c1)
-        if "x" in self.rings:
-            low, high = (0, C) if job.kind == "matmul" else (block.c0, block.c1)
-            address, held = self.rings["x"].get((b, r0, c0, low))
-            shape = (bottom - top, right - left, high - low)
-            if not held and min(shape) > 0:
-                home = e.homes[job.x]
-                start = Home(home.memory, home.address + ((b * H + top) * W + left) * C + low)
-                e.fetch(start, address, shape, (W * C, C, 1))
-            row, pixel = shape[1] * shape[2], shape[2]
-            address += block.c0 - low
-        else:
-            address = e.homes[job.x].address + ((b * H + top) * W + left) * C + block.c0
-            row, pixel = W * C, C
-        names = ("kernel", "stride", "dilation")
-        geometry = {f"{name}_{axis}": getattr(job, name)[i] for name in names for i, axis in enumerate("hw")}
-        e.configure("pool" if job.kind.endswith("_pool") else "window", height=bottom - top, width=right - left,
-                    row_stride=row, pixel_stride=pixel, pad_top=pad_top, pad_left=pad_left, zero_point=job.zero_point,
-                    **geometry)
-        return address
+    The first is an image of rows x 1 pixels, the second is gathered into the weight memory; ``weight`` has its shape.
+    """
 
-    def _place(self, key: str, value: str, b: int, r0: int, c0: int, columns: int,
-               block: Block) -> tuple[int, int, int]:
-        """Address, row and pixel strides of a block of an image of the result's shape."""
-        OH, OW, OC = self.job.result
-        if key in self.rings:
-            n = block.o1 - block.o0
-            return self.rings[key].get((b, r0, c0, block.o0))[0], columns * n, n
-        return self.e.homes[value].address + ((b * OH + r0) * OW + c0) * OC + block.o0, OW * OC, OC
+    second: str = ""
+    lead: tuple[int, int] = (0, 0)
+    """Bytes between the groups of either operand; 0 where all have the same."""
+    second_strides: tuple[int, int] = (0, 0)
 
-    def _move(self, value: str, buffer: int, b: int, r0: int, r1: int, c0: int, c1: int, block: Block, *,
-              into: bool) -> None:
-        """Between a buffer and an image of the result's shape in DRAM."""
-        OH, OW, OC = self.job.result
-        home = self.e.homes[value]
-        image = Home(home.memory, home.address + ((b * OH + r0) * OW + c0) * OC + block.o0)
-        shape = (r1 - r0, c1 - c0, block.o1 - block.o0)
-        near, far = (shape[1] * shape[2], shape[2], 1), (OW * OC, OC, 1)
-        if into:
-            self.e.copy(image, Home("act", buffer), shape, far, near)
-        else:
-            self.e.copy(Home("act", buffer), image, shape, near, far)
+    def __post_init__(self) -> None:
+        """Derive what other stages ask for."""
+        super().__post_init__()
+        assert self.weight is not None, "the second operand has a shape"
+        self.reads = tuple(dict.fromkeys((self.x, self.second)))
+        self.weight_bytes -= self.weight.nbytes
 
-    def _param(self, key: Any) -> int:
-        address, held = self.e.params.get((self.job.layer, key))
-        if not held:
-            self.e.loadw("param", *self.blobs[key], address)
-        return address
+    def _operands(self) -> dict[str, Operand]:
+        from qcc.npu.walk import Operand
 
-    def _sums(self, x: int, rows: int, columns: int, block: Block) -> int:
-        """Emit the products of a block; address of its accumulators."""
-        job, e = self.job, self.e
-        acc, _ = e.sums.get(object())
-        outputs = block.o1 - block.o0
-        common = {"acc": acc, "rows": rows, "columns": columns, "outputs": outputs}
-        for k0, k1 in self._depths(block) if job.kind == "matmul" else [(0, 0)]:
-            address, held = e.weights.get((job.layer, block, k0))
-            if not held:
-                e.loadw("weight", *self.blobs["w", block, k0], address)
-            if job.kind == "matmul":
-                e("matmul", "accumulate" if k0 else "write", x=x + k0, w=address, channels=k1 - k0, **common)
-            else:
-                e("depthwise", "write", x=x, w=address, channels=block.c1 - block.c0, multiplier=job.repeat, **common)
-        return acc
-
-    def _pool(self, x: int, out: int, shape: tuple[int, int, int], strides: tuple[int, int],
-              origin: tuple[int, int]) -> None:
-        job, e = self.job, self.e
-        param, entries = 0, (0, 0)
-        if job.multiplier is not None:
-            each = job.multiplier.size > 1
-            param = self._param(("p", origin if each else None))
-            entries = (shape[1], 1) if each else (0, 0)
-            e.configure("requant", **job.requant, table=-1)
-        e("elementwise", job.kind, a=x, b=param, out=out, n0=shape[0], n1=shape[1], n2=shape[2], b0=entries[0],
-          b1=entries[1], o0=strides[0], o1=strides[1], o2=1)
+        rows, g = self.result[0], self.groups
+        k, n = self.image[3] // g, self.result[2] // g
+        found = {"x": Operand(self.x, (1, rows, 1, g, k), (0, k, 0, self.lead[0], 1)),
+                 "w": Operand(self.second, (g, 1, 1, k, n), (self.lead[1], 0, 0, *self.second_strides))}  # fmt: skip
+        found["p"] = Operand(p := self._constants()["p"], p.shape)
+        return found | {"out": Operand(self.out, (1, rows, 1, g, n), (0, n, 0, rows * n, 1))}

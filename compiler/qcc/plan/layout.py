@@ -216,7 +216,7 @@ def plan_layout(graph: Graph, target: Target) -> Layout:
     from qcc.plan.overlay import overlays
 
     layout = _Planner(graph, target).plan()
-    if target.emit == "c":
+    if target.firmware:
         layout.overlays = overlays(layout)
     return layout
 
@@ -271,6 +271,13 @@ def reshape_strides(view: View, shape: tuple[int, ...]) -> tuple[int, ...] | Non
         left //= extent
         step *= extent
     return tuple(reversed(strides))
+
+
+def keeps_order(graph: Graph, node: Node) -> bool:
+    """Whether a transpose moves nothing but axes of extent 1."""
+    shape = graph.types[node.inputs["x"]].shape
+    moved = [axis for axis in node.attrs["perm"] if shape[axis] != 1]
+    return moved == sorted(moved)
 
 
 def same_axes(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
@@ -394,17 +401,11 @@ class _Planner:
         if node.op != "reshape" and not same_axes(base.view.shape, shape):
             return None
         frame = self.layout.buffers[base.buffer].frame
-        if node.op == "transpose" and not self._keeps_order(node):
+        if node.op == "transpose" and not keeps_order(self.graph, node):
             return None
         if frame is not None and shape == frame.shape and base.offset == frame.origin:
             return Place(base.buffer, base.offset, View(shape, frame.strides, base.view.dtype))
         return base.reshaped(shape)
-
-    def _keeps_order(self, node: Node) -> bool:
-        """Whether a transpose moves nothing but axes of extent 1."""
-        shape = self.graph.types[node.inputs["x"]].shape
-        moved = [axis for axis in node.attrs["perm"] if shape[axis] != 1]
-        return moved == sorted(moved)
 
     def _own_buffer(self, value: str) -> Place:
         t, frame = self.graph.types[value], self.frames.get(value)

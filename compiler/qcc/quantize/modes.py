@@ -6,7 +6,7 @@ every other node stays float32. docs/modes.md says what is computed.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
@@ -16,11 +16,10 @@ from qcc.ir.graph import Graph, Node, TensorType
 from qcc.numerics import QParams
 from qcc.ops import OPS, Op
 from qcc.ops.pointwise import Expr
-from qcc.plan.layout import LAYERS, VIEW_OPS
+from qcc.plan.layout import LAYERS, VIEW_OPS, keeps_order
 from qcc.quantize.weights import cancelling
 
 Mode = Literal["int8", "dynamic", "float16"]
-MODES: tuple[Mode, ...] = get_args(Mode)
 SIGNED, UNSIGNED = (127, 0), (255, -128)
 """(levels, zero point) of values of either sign, and of values that are never negative."""
 FLOAT16_MAX = float(np.finfo(np.float16).max)
@@ -35,9 +34,9 @@ def convert_mode(graph: Graph, mode: Mode, remarks: Remarks | None = None) -> Gr
     float form, and ``QccError`` if the graph is quantized already.
     """
     check_float(graph)
-    graph = detach_inputs(graph)
-    found: Remarks = []
-    graph = dynamic(graph, found) if mode == "dynamic" else float16(graph, found)
+    graph, found = graph.copy(), Remarks()
+    (dynamic if mode == "dynamic" else float16)(graph, found)
+    detach_inputs(graph)
     if remarks is not None:
         remarks += found
     graph.prune()
@@ -54,28 +53,29 @@ def check_float(graph: Graph) -> None:
         raise UnsupportedError(missing, where=graph.name)
 
 
-def detach_inputs(graph: Graph) -> Graph:
+def detach_inputs(graph: Graph) -> None:
     """Copy the graph inputs that are read in whole vectors or with padding: they are the caller's memory.
 
     The copy is a pad node, which takes over the reader's own padding.
     """
-    graph = graph.copy()
     node_of, nodes = graph.node_of(), list[Node]()
     for node in graph.nodes:
         padded = node.op == "avg_pool" and node.attrs["count_include_pad"]
         for key in ("x", "residual") if padded or node.op in LAYERS else ():
-            if key in node.inputs and _origin(graph, node_of, node.inputs[key]) in graph.inputs:
-                nodes.append(_copy(graph, node, key))
+            if key in node.inputs and (node.op, key) != ("dense", "x"):
+                origin = _origin(graph, node_of, node.inputs[key])
+                if origin in graph.inputs and graph.types[node.inputs[key]].dtype == "float32":
+                    nodes.append(_copy(graph, node, key))
         nodes.append(node)
     graph.nodes = nodes
-    return graph
 
 
 def _origin(graph: Graph, node_of: dict[str, Node], value: str) -> str:
     """The value whose buffer a view lies in."""
-    while value in node_of and node_of[value].op in VIEW_OPS:
-        value = node_of[value].inputs["x"]
-    return value
+    node = node_of.get(value)
+    if node is None or node.op not in VIEW_OPS or (node.op == "transpose" and not keeps_order(graph, node)):
+        return value
+    return _origin(graph, node_of, node.inputs["x"])
 
 
 def _copy(graph: Graph, reader: Node, key: str) -> Node:
@@ -93,7 +93,7 @@ def _copy(graph: Graph, reader: Node, key: str) -> Node:
     return node
 
 
-def float16(graph: Graph, remarks: Remarks) -> Graph:
+def float16(graph: Graph, remarks: Remarks) -> None:
     """Weights of layers become float16, where they fit."""
     for node in graph.nodes:
         if node.op in LAYERS:
@@ -103,10 +103,9 @@ def float16(graph: Graph, remarks: Remarks) -> Graph:
                 remarks.append(f"{node.output}: weights beyond {FLOAT16_MAX:g} stay float32")
             elif weight.dtype == np.float32:
                 node.inputs["w"] = graph.add_constant(f"{name}.float16", weight.astype(np.float16))
-    return graph
 
 
-def dynamic(graph: Graph, remarks: Remarks) -> Graph:
+def dynamic(graph: Graph, remarks: Remarks) -> None:
     """Layers read int8 and multiply by int8; what follows their sums is float32 (see ``ops.epilogue``)."""
     never_negative = nonnegative(graph)
     images: dict[str, tuple[str, str]] = {}
@@ -130,7 +129,6 @@ def dynamic(graph: Graph, remarks: Remarks) -> Graph:
                     node.inputs["b"] = graph.add_constant(f"{node.output}.bias", np.zeros(len(weight), np.float32))
         nodes.append(node)
     graph.nodes = nodes
-    return graph
 
 
 def _quantized(graph: Graph, value: str, kind: tuple[int, int], nodes: list[Node]) -> tuple[str, str]:

@@ -9,7 +9,7 @@ tiles, vectors finish the group before.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -28,14 +28,20 @@ ROWS, ROW_BYTES = 16, 64
 SUMS = 4
 """Tile registers that hold sums: 0 to 3. Pixels are in 4 and 5, weights in 6 and 7."""
 PIXELS, WEIGHTS = (4, 5), (6, 7)
-LEVEL_2 = 768 * 1024
-"""Bytes of input that may stay in the level-2 cache beside weights and outputs."""
+ROOM = 768 * 1024
+"""Bytes that may stay in the level-2 cache beside others: weights that are read for each group, or inputs that are read
+for each block of channels."""
 LEAST_CYCLES = 9
 """Cycles of a ``tdpbusd`` with few rows; otherwise one for each."""
 THROUGH_MEMORY = 12
 """Cycles it takes to bring a tile of sums through memory to vectors."""
-AHEAD = 4096
-"""Bytes by which weights are prefetched."""
+LEVEL_1, LEVEL_2 = 3, 2
+"""Caches, as LLVM numbers them for a prefetch."""
+AHEAD = 8192
+"""Bytes by which weights are prefetched when a first group of tiles meets them."""
+NEXT_BYTES, NEXT_LINES = 256 * 1024, 4
+"""Bytes behind the weights that the other groups prefetch into the level-2 cache: the next layers' weights lie there.
+Lines of a step at most."""
 VNNI_GROUPS = 2
 """Groups of four products that ``vpdpbusd`` multiplies in a cycle, for 16 channels."""
 
@@ -125,13 +131,13 @@ def conv_gemm(kernel: Kernel, decide: Decide) -> Any | None:
     sets = blocks // cols
     weight_bytes = math.prod(kernel.view("w").shape)
     enough = [s for s in divisors(sets) if batch * tiling.groups * (sets // s) >= SHARES] or [1]
-    default = enough[-1] if weight_bytes <= LEVEL_2 else 1
+    default = enough[-1] if weight_bytes <= ROOM else 1
     share = nearest_divisor(sets, decide("amx_share", divisors(blocks), default))
     x = kernel.view("x").strides
     image_bytes = kernel.param("stride") * x[1] * height if height > 1 else kernel.param("step") * width
     chunks = divisors(tiling.groups)
     shared = [c for c in chunks if batch * (tiling.groups // c) * (sets // share) >= SHARES] or chunks[:1]
-    fitting = [c for c in shared if c * image_bytes // tiling.groups <= LEVEL_2] or shared[:1]
+    fitting = [c for c in shared if c * image_bytes // tiling.groups <= ROOM] or shared[:1]
     most = decide("amx_chunk", [0, *(1 << n for n in range((height * width).bit_length()))], 0)
     chunk = nearest_divisor(tiling.groups, most or fitting[-1])
 
@@ -144,8 +150,7 @@ def conv_gemm(kernel: Kernel, decide: Decide) -> Any | None:
             group = T.bind(outer % (tiling.groups // chunk) * chunk)
 
             def work(number: Any) -> Work:
-                step = T.bind(number // share)
-                return Work(image, T.bind(group + step), T.bind(block + number % share * cols), step == 0)
+                return Work(image, T.bind(group + number // share), T.bind(block + number % share * cols))
 
             gemm.reduce(work(T.int32(0)), None)
             if chunk * share > 1:
@@ -162,8 +167,6 @@ class Work(NamedTuple):
     image: Any
     group: Any
     block: Any
-    cold: Any
-    """Whether the weights were not read before."""
 
 
 class _Gemm:
@@ -221,10 +224,7 @@ class _Gemm:
             tap = T.bind(ky * (dilation * self.x[1]) + kx // parts * hop + s * (4 * self.depth))
             done = T.bind((ky * self.taps_x + kx) * steps + s)
             weights = T.bind(work.block * block_bytes + done * tile_bytes)
-            with T.If(work.cold), T.Then():
-                for line in range(cols * self.depth):
-                    ahead = line // self.depth * block_bytes + line % self.depth * ROW_BYTES + AHEAD
-                    _prefetch(T.address_of(p["w"][weights + ahead]))
+            self._prefetch(work, done, weights, block_bytes)
             for i in range(t.at_once):
                 pixels = PIXELS[i % 2]
                 _tile("tileloadd64", pixels, T.address_of(p["x"][begins[i] + tap]), T.int64(step))
@@ -239,6 +239,24 @@ class _Gemm:
         for i, j in pairs:
             there = T.address_of(self.sums[(i * t.rows * cols + j) * ROWS])
             _tile("tilestored64", sums[i, j], there, T.int64(cols * ROWS * 4))
+
+    def _prefetch(self, work: Work, step: Any, weights: Any, block_bytes: int) -> None:
+        """The first group fetches its own weights ahead, the others what lies behind all weights."""
+        w, steps = self.p["w"], self.taps_y * self.taps_x * self.steps
+        with T.If(work.group == 0), T.Then():
+            for line in range(self.cols * self.depth):
+                ahead = line // self.depth * block_bytes + line % self.depth * ROW_BYTES + AHEAD
+                _prefetch(T.address_of(w[weights + ahead]), LEVEL_1)
+        sets = self.kernel.view("w").shape[0] // self.cols
+        others = (self.tiling.groups - 1) * sets * steps
+        if others == 0:
+            return
+        lines = min(NEXT_LINES, -(-NEXT_BYTES // ROW_BYTES // others))
+        number = T.bind((((work.group - 1) * sets + T.floordiv(work.block, self.cols)) * steps + step) * lines)
+        end = math.prod(self.kernel.view("w").shape)
+        with T.If(tirx.all(work.group > 0, number < NEXT_BYTES // ROW_BYTES)), T.Then():
+            for line in range(lines):
+                _prefetch(T.address_of(w[end + (number + line) * ROW_BYTES]), LEVEL_2)
 
     def finish(self, work: Work) -> None:
         """Store the bytes of what was reduced."""
@@ -279,31 +297,42 @@ class _Gemm:
         channels = self.kernel.param("channels")
         residual = next((o.view.strides for o in self.kernel.operands if o.key == "residual"), None)
 
-        def at(key: str, offset: Any, lanes: int) -> Any:
-            buffer = self.p[key]
-            return T.decl_buffer((lanes,), str(buffer.dtype), data=buffer.data, elem_offset=offset)
-
         def pixel(strides: tuple[int, ...]) -> Any:
             return work.image * strides[0] + row * strides[1] + column * strides[2]
 
+        def vectors(key: str, begin: Any, count: int) -> list[Any]:
+            return [self.p[key][T.ramp(begin + i * ROWS, 1, ROWS)] for i in range(count)]
+
         for j, count in _vectors(self.cols):
-            lanes, channel = ROWS * count, (work.block + j) * ROWS
-            begin = (number * self.cols + j) * ROWS
+            channel, begin = (work.block + j) * ROWS, (number * self.cols + j) * ROWS
             sums = [self.sums[T.ramp(begin + i * ROWS, 1, ROWS)] for i in range(count)]
-            old = at("residual", pixel(residual) + channel, lanes) if residual is not None else None
-            y = at("y", pixel(self.y) + channel, lanes)
+            y, into = self.p["y"], pixel(self.y) + channel
+            out = T.decl_buffer((ROWS * count,), str(y.dtype), data=y.data, elem_offset=into)
             if "step" in self.p:
-                constants = {key: at(key, channel, lanes)[T.ramp(T.int32(0), 1, lanes)] for key in ("addend", "scale")}
-                wide = sums[0] if count == 1 else tirx.Shuffle(sums, list(range(lanes)))
-                floats.store_layer(y, wide, constants, self.p["step"], old, self.p["q"], channel, channels)
+                self._store_floats(out, sums, channel, pixel(residual) + channel if residual is not None else None)
                 continue
-            shift, raised, clamped, fraction = (
-                self.kernel.param(k) for k in ("shift", "raised", "clamped", "fraction")
+            shift, raised, clamped, fraction, short = (
+                self.kernel.param(k) for k in ("shift", "raised", "clamped", "fraction", "short")
             )
-            by = at("shift", channel, lanes) if shift is None else shift
-            fixed = (self.p["q"], raised, clamped, fraction)
-            v = avx512.finished(sums, at("multiplier", channel, lanes), by, old, *fixed)
-            avx512.store(y, v, channel, channels)
+            by = vectors("shift", channel, count) if shift is None else shift
+            old = vectors("residual", pixel(residual) + channel, count) if residual is not None else None
+            multipliers = vectors("multiplier", channel, count)
+            v = avx512.finished(sums, multipliers, by, old, self.p["q"], raised, clamped, fraction, short)
+            avx512.store(out, v, channel, channels)
+
+    def _store_floats(self, out: Any, sums: Sequence[Any], channel: Any, old: Any | None) -> None:
+        """Vectors of sums of a layer whose result is float32; ``old`` is the offset of its residual."""
+        lanes = ROWS * len(sums)
+
+        def at(key: str, offset: Any) -> Any:
+            buffer = self.p[key]
+            return T.decl_buffer((lanes,), str(buffer.dtype), data=buffer.data, elem_offset=offset)
+
+        constants = {key: at(key, channel)[T.ramp(T.int32(0), 1, lanes)] for key in ("addend", "scale")}
+        acc = sums[0] if len(sums) == 1 else tirx.Shuffle(sums, list(range(lanes)))
+        residual = at("residual", old) if old is not None else None
+        channels = self.kernel.param("channels")
+        floats.store_layer(out, acc, constants, self.p["step"], residual, self.p["q"], channel, channels)
 
 
 def _vectors(cols: int) -> Iterator[tuple[int, int]]:
@@ -321,9 +350,9 @@ def _guarded(condition: Any | None, body: Callable[[], None]) -> None:
         body()
 
 
-def _prefetch(address: Any) -> None:
-    """Bring a line into the level-1 cache to be read."""
-    T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch", address, T.int32(0), T.int32(3), T.int32(1)))
+def _prefetch(address: Any, level: int) -> None:
+    """Bring a line into a cache to be read; any address will do."""
+    T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch", address, T.int32(0), T.int32(level), T.int32(1)))
 
 
 def _tile(name: str, *operands: Any) -> None:

@@ -12,11 +12,11 @@ from functools import partial
 from typing import Any
 
 from qcc.lower.kernel import Kernel
-from qcc.schedule import avx2_intrin, products, tables
+from qcc.schedule import avx2_intrin, loops, products, tables
 from qcc.schedule.decide import Decide
 from qcc.schedule.floats import finish_layer
-from qcc.schedule.gemm import gemm_loops
-from qcc.schedule.tiles import divisors, gemm_chunk, nearest_divisor
+from qcc.schedule.loops import GemmTile
+from qcc.schedule.tiles import divisors
 
 ACCUMULATORS = 12
 REGISTERS = 16
@@ -39,9 +39,8 @@ def gemm_tile(pixels: int, blocks: int) -> tuple[int, int]:
 
 
 def conv_gemm(sch: Any, kernel: Kernel, decide: Decide) -> None:
-    """Tiles of pixels x channels; the parallel loop runs over (chunk of tiles, block of channels)."""
-    acc = sch.get_sblock("acc")
-    _, _, width = kernel.param("outputs")
+    """``loops.gemm`` on pixels that are widened before."""
+    acc, width = sch.get_sblock("acc"), kernel.param("outputs")[2]
     blocks, _, _, groups, lanes, dot = kernel.view("w").shape
     run, step = groups * dot, kernel.param("step")
     rows_default, cols_default = gemm_tile(width, blocks)
@@ -51,57 +50,19 @@ def conv_gemm(sch: Any, kernel: Kernel, decide: Decide) -> None:
     room = WIDENED_BYTES // 2 - (rows - 1) * step if shared else WIDENED_BYTES // 2 // rows
     fitting = [d for d in divisors(groups, max(1, room // dot)) if d >= 32]
     part = decide("part", divisors(groups), fitting[-1] if fitting else groups)
-    chunk = gemm_chunk(kernel, decide, rows, cols)
-
     wide = sch.cache_read(acc, 0, "global") if shared else sch.reindex(acc, ("read", 0))
     sch.unsafe_set_dtype(wide, 0, "int16")
-    at, xi, nr, ni = gemm_loops(sch, kernel, rows, chunk, (cols, lanes))
-    sch.compute_at(acc, at, preserve_unit_loops=True)
-    pixel, channel, ky, kx, r = sch.get_loops(acc)[-5:]
-    cr, cl = sch.split(channel, [cols, lanes])
-    rp, ro, ri = sch.split(r, [None, part, dot])
-    sch.reorder(ky, kx, rp, ro, pixel, cr, cl, ri)
-    init = sch.decompose_reduction(acc, ky)
-    sch.compute_at(wide, rp, preserve_unit_loops=True)
-    ip, ic = sch.get_loops(init)[-2:]
-    io, ii = sch.split(ic, [cols, lanes])
-    sch.vectorize(ii)
-    sch.unroll(io)
-    sch.unroll(ip)
-    sch.tensorize(cl, avx2_intrin.dot(kernel.view("x").dtype))
-    sch.unroll(pixel)
-    sch.unroll(cr)
-    sch.tensorize(ni, _epilogue(kernel))
-    sch.unroll(nr)
-    sch.unroll(xi)
+    tile = GemmTile(rows, cols, part, lanes, dot)
+    loops.gemm(sch, kernel, decide, tile, avx2_intrin.dot(kernel.view("x").dtype), _epilogue(kernel), 1, wide)
 
 
 def conv_depthwise(sch: Any, kernel: Kernel, decide: Decide) -> None:
-    """Rows in parallel; a tile of ``lines`` x ``pixels`` outputs of 8 channels shares its columns in registers."""
-    acc, out = sch.get_sblock("acc"), sch.get_sblock("out")
+    """``loops.depthwise``."""
     _, taps_x, groups, lanes, _ = kernel.view("w").shape
-    _, height, width = kernel.param("outputs")
-    lines = decide("lines", [1, 2], 2) if kernel.param("sliding") and height % 2 == 0 else 1
-    pixels = decide("pixels", divisors(width, 16), nearest_divisor(width, 8 if lines == 1 else 7))
-    b, y, x, n = sch.get_loops(out)
-    yo, yi = sch.split(y, [None, lines])
-    xo, xi = sch.split(x, [None, pixels])
-    no, ni = sch.split(n, [None, lanes])
-    sch.reorder(b, yo, xo, no, yi, xi, ni)
-    sch.parallel(sch.fuse(b, yo))
-    sch.compute_at(acc, no, preserve_unit_loops=True)
-    line = sch.get_loops(acc)[-6]
-    init = sch.decompose_reduction(acc, line)
-    *_, init_line, init_pixel, init_channel = sch.get_loops(init)
-    sch.vectorize(init_channel)
-    sch.unroll(init_pixel)
-    sch.unroll(init_line)
+    lines, pixels = loops.depthwise_tile(kernel, decide, kernel.param("sliding"), REGISTERS)
     stride, dilation, storage = kernel.param("stride"), kernel.param("dilation"), kernel.view("x").dtype
     shape = (lines, pixels, stride, dilation, taps_x, kernel.param("parts"), groups)
-    sch.tensorize(line, avx2_intrin.depthwise(storage, *shape))
-    sch.tensorize(ni, _epilogue(kernel))
-    sch.unroll(xi)
-    sch.unroll(yi)
+    loops.depthwise(sch, (lines, pixels), lanes, avx2_intrin.depthwise(storage, *shape), _epilogue(kernel), (1, 1))
 
 
 def _epilogue(kernel: Kernel) -> str:

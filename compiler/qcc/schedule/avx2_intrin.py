@@ -114,7 +114,7 @@ def depthwise(
                         total = total + _maddwd(column(g, p * stride + kx // parts * dilation), taps(y, kx, g))
                 T.buffer_store(sums, total, [T.int32(y), T.int32(p), channels])
 
-    return describe_block([x, w], c, meaning, update=True), implement([x, w], c, body, update=True, rows="x")
+    return describe_block([x, w], c, meaning, update=True), implement([x, w], c, body, update=True, rows=("x",))
 
 
 @register_once

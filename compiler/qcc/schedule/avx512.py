@@ -26,8 +26,12 @@ from qcc.schedule.intrinsic import (
 LANES = 16
 
 
+def _ramp(at: int = 0) -> Any:
+    return T.ramp(T.int32(at), 1, LANES)
+
+
 def _lanes(buffer: Any, at: int = 0) -> Any:
-    return buffer[T.ramp(T.int32(at), 1, LANES)]
+    return buffer[_ramp(at)]
 
 
 def _shift_right(v: Any, by: int) -> Any:
@@ -44,6 +48,13 @@ def _dpbusd(acc: Any, unsigned: Any, signed: Any) -> Any:
     return T.call_llvm_pure_intrin(
         T.llvm_lookup_intrinsic_id("llvm.x86.avx512.vpdpbusd.512"), acc, unsigned, signed, dtype="int32x16"
     )
+
+
+def _multiply_add(a: Any, b: Any) -> Any:
+    """``vpmaddwd``: the lanes' halves multiplied, the two products of a lane added."""
+    halves = [T.reinterpret(v, dtype="int16x32") for v in (a, b)]
+    multiply_add = T.llvm_lookup_intrinsic_id("llvm.x86.avx512.pmaddw.d.512")
+    return T.call_llvm_pure_intrin(multiply_add, *halves, dtype="int32x16")
 
 
 @register_once
@@ -118,55 +129,67 @@ def depthwise(
                         total = _dpbusd(total, column(g, p * stride + kx // parts * dilation), taps(y, kx, g))
                 T.buffer_store(sums, total, [T.int32(y), T.int32(p), T.ramp(T.int32(0), 1, LANES)])
 
-    return describe_block([x, w], c, meaning, update=True), implement([x, w], c, body, update=True, rows="x")
+    return describe_block([x, w], c, meaning, update=True), implement([x, w], c, body, update=True, rows=("x",))
 
 
 @register_once
 def requantize(
-    vectors: int, shift: int | None, raised: bool, channels: int, clamped: bool, residual: bool, fraction: int
+    lines: int, pixels: int, vectors: int, shift: int | None, raised: bool, channels: int, clamped: bool,
+    residual: bool, fraction: int, short: bool,
 ) -> tuple[Any, Any]:
-    """The epilogue of one or two vectors of 16 channels; lanes beyond ``channels`` (a last block) are not stored.
+    """The epilogue of one or two vectors of 16 channels: of one pixel, or of two in a line or in two lines.
 
-    Without ``shift`` each channel has its own and rounds as TFLite does.
+    Lanes beyond ``channels`` (a last block) are not stored. Without ``shift`` each channel has its own and rounds as
+    TFLite does.
     """
     lanes = LANES * vectors
-    inputs: list[Parameter] = [("c", (lanes,), "int32"), ("bias", (lanes,), "int32"), ("mult", (lanes,), "int32")]
+    image = (lines, pixels, lanes)
+    inputs: list[Parameter] = [("c", image, "int32"), ("bias", (lanes,), "int32"), ("mult", (lanes,), "int32")]
     if shift is None:
         inputs.append(("shift", (lanes,), "int32"))
     if residual:
-        inputs.append(("r", (lanes,), "uint8"))
+        inputs.append(("r", image, "uint8"))
     inputs.append(("q", (5,), "int32"))
-    output: Parameter = ("d", (lanes,), "uint8")
+    output: Parameter = ("d", image, "uint8")
 
-    def value(v: Any, c: Any, bias: Any, mult: Any, *rest: Any) -> Any:
-        r = rest[0][v] if residual else None
+    def value(*operands: Any) -> Any:
+        y, x, v, c, bias, mult, *rest = operands
+        r = rest[-2][y, x, v] if residual else None
         by = rest[0][v] if shift is None else shift
-        return expressions.epilogue(c[v] + bias[v], mult[v], rest[-1], by, r, fraction, "uint8", clamped)
+        return expressions.epilogue(c[y, x, v] + bias[v], mult[v], rest[-1], by, r, fraction, "uint8", clamped)
+
+    def added(a: Any, b: Any) -> Any:
+        return modular_sum(a, b, LANES) if shift is None else a + b
 
     def body(c: Any, bias: Any, mult: Any, *rest: Any) -> None:
         q, out = rest[-2], rest[-1]
-        by = rest[0] if shift is None else shift
-        sums = [_lanes(c, at) for at in range(0, lanes, LANES)]
-        offsets = [_lanes(bias, at) for at in range(0, lanes, LANES)]
-        if shift is None:
-            sums = [modular_sum(s, b, LANES) for s, b in zip(sums, offsets, strict=True)]
-        else:
-            sums = [s + b for s, b in zip(sums, offsets, strict=True)]
-        v = finished(sums, mult, by, rest[0] if residual else None, q, raised, clamped, fraction)
-        store(out, v, bias.elem_offset, channels)
+        rows = [(T.int32(y), T.int32(x)) for y in range(lines) for x in range(pixels)]
+        places = [(row, at) for row in rows for at in range(0, lanes, LANES)]
+        v = finished(
+            [added(c[(*row, _ramp(at))], _lanes(bias, at)) for row, at in places],
+            [_lanes(mult, at) for _, at in places],
+            [_lanes(rest[0], at) for _, at in places] if shift is None else shift,
+            [rest[-3][(*row, _ramp(at))] for row, at in places] if residual else None,
+            q, raised, clamped, fraction, short,
+        )  # fmt: skip
+        for i, row in enumerate(rows):
+            part = tirx.Shuffle([v], list(range(i * lanes, (i + 1) * lanes))) if len(rows) > 1 else v
+            store(out, part, bias.elem_offset, channels, row)
 
-    return describe(inputs, output, value), implement(inputs, output, body)
+    return describe(inputs, output, value), implement(inputs, output, body, rows=("c", "r", "d"))
 
 
 def finished(
-    sums: Sequence[Any], mult: Any, shift: Any, residual: Any, q: Any, raised: bool, clamped: bool, fraction: int
+    sums: Sequence[Any], multipliers: Sequence[Any], shift: int | Sequence[Any], residual: Sequence[Any] | None,
+    q: Any, raised: bool, clamped: bool, fraction: int, short: bool,
 ) -> Any:
-    """``expressions.epilogue`` of one or two vectors of sums with bias: uint8 values of as many lanes.
+    """``expressions.epilogue`` of one or two vectors of sums with bias, whose other operands are vectors as well: uint8
+    values of as many lanes.
 
-    ``mult``, ``residual`` (or None) and ``shift``, unless it is a number, are buffers that begin at the first lane.
     Even and odd lanes are multiplied apart (``vpmuldq``). Rounding, zero points and the zero point of the residual are
     one 64-bit addend. Two vectors are packed with saturation (``vpackssdw``, ``vpackuswb``), which is cheaper than
-    narrowing each.
+    narrowing each. A ``short`` multiplier of the residual takes one instruction instead of two (``vpmaddwd``: the high
+    halves of its lanes are zero).
     """
     addend = T.int32(0) + q[0]
     if residual is not None:
@@ -176,17 +199,19 @@ def finished(
     if isinstance(shift, int):
         wide = T.broadcast((T.Cast("int64", addend) << T.int64(shift)) + T.int64(1 << (shift - 1)), 8)
 
-    def scaled(acc: Any, at: int) -> Any:
+    def scaled(i: int) -> Any:
         if not isinstance(shift, int):
-            return _rounded_twice(acc, _lanes(mult, at), _lanes(shift, at), raised) + T.broadcast(q[0], LANES)
-        v = _high_product(acc, _lanes(mult, at), wide, shift)
+            v = _rounded_twice(sums[i], multipliers[i], shift[i], raised) + T.broadcast(addend, LANES)
+        else:
+            v = _high_product(sums[i], multipliers[i], wide, shift)
         if residual is not None:
-            r = T.Cast("int32x16", _lanes(residual, at)) * T.broadcast(q[4], LANES)
+            r, by = T.Cast("int32x16", residual[i]), T.broadcast(q[4], LANES)
+            r = _multiply_add(r, by) if short else r * by
             v = T.shift_right(v + r, T.broadcast(T.int32(fraction), LANES))
         return v
 
     low, high = (q[1], q[2]) if clamped else (T.int32(0), T.int32(255))
-    values = [scaled(acc, LANES * i) for i, acc in enumerate(sums)]
+    values = [scaled(i) for i in range(len(sums))]
     if len(values) == 1:
         return T.Cast("uint8x16", T.min(T.max(values[0], T.broadcast(low, LANES)), T.broadcast(high, LANES)))
     v = _pack(*values)
@@ -196,15 +221,16 @@ def finished(
     return v
 
 
-def store(out: Any, v: Any, begin: Any, channels: int) -> None:
-    """Store the lanes of ``v`` that are channels, the first being ``begin``."""
-    lanes = int(out.shape[0])
+def store(out: Any, v: Any, begin: Any, channels: int, row: Sequence[Any] = ()) -> None:
+    """Store the lanes of ``v`` that are channels, the first being ``begin``; ``row`` is the index of leading axes."""
+    lanes = int(out.shape[-1])
     if channels % lanes in (0, 1):
         # LLVM 22 makes a masked, truncating store of one lane a store of 4 bytes.
-        store_channels(out, v, begin, channels)
+        store_channels(out, v, begin, channels, row)
     else:
         inside = T.ramp(begin, 1, lanes) < T.broadcast(T.int32(channels), lanes)
-        T.evaluate(T.call_llvm_intrin("void", "llvm.masked.store", v, out.access_ptr("w"), inside))
+        address = T.address_of(out[(*row, T.int32(0))])
+        T.evaluate(T.call_llvm_intrin("void", "llvm.masked.store", v, address, inside))
 
 
 def _rounded_twice(acc: Any, multiplier: Any, shift: Any, raised: bool) -> Any:

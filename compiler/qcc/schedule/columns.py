@@ -11,7 +11,19 @@ from tvm.script.ir_builder import tirx as T
 from qcc.lower.columns import UNITS
 from qcc.lower.kernel import Kernel
 from qcc.plan.overlay import BACKWARD
-from qcc.schedule.source import array, as_byte, at, branch, call, finish, function, let, loop, quotient, run
+from qcc.schedule.source import (
+    array,
+    as_byte,
+    at,
+    branch,
+    call,
+    finish,
+    function,
+    let,
+    loop,
+    quotient,
+    run,
+)
 
 Expr = Any
 Family = Literal["c99", "dsp", "mve"]

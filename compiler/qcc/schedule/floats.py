@@ -13,8 +13,8 @@ from qcc.lower import float_expressions
 from qcc.lower.kernel import Kernel
 from qcc.schedule import simple
 from qcc.schedule.decide import Decide
-from qcc.schedule.gemm import gemm_loops
 from qcc.schedule.intrinsic import Parameter, describe, implement, register_once, store_channels
+from qcc.schedule.loops import gemm_loops
 from qcc.schedule.tiles import divisors, gemm_chunk, nearest_divisor, register_tile
 
 ACCUMULATORS = {16: 28, 8: 12, 4: 24}
@@ -195,5 +195,3 @@ SCHEDULES: dict[str, Callable[[Any, Kernel, Decide], None]] = {
 }  # fmt: skip
 FUSED = ("conv_gemm_float", "conv_depthwise_float", "float_matmul")
 """Computes whose sums of products are fused multiply-adds."""
-
-__all__ = ["FUSED", "SCHEDULES", "finish_layer", "fused"]

@@ -3,7 +3,7 @@ builder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any
@@ -35,9 +35,12 @@ def describe(inputs: Sequence[Parameter], output: Parameter, value: Callable[...
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name("desc")
         buffers = [T.arg(p[0], _buffer(p)) for p in (*inputs, output)]
-        with T.grid(*output[1]) as loops, T.sblock("out"):
-            extents = output[1]
-            v = [T.axis.spatial(e, i) for e, i in zip(extents, loops if len(extents) > 1 else [loops], strict=True)]
+        # Blockizing drops axes of extent 1 from the inner block.
+        kept = [e for e in output[1] if e > 1]
+        with T.grid(*kept) as loops, T.sblock("out"):
+            pairs = zip(kept, loops if len(kept) > 1 else [loops], strict=True)
+            axes = iter([T.axis.spatial(e, i) for e, i in pairs])
+            v = [next(axes) if e > 1 else T.int32(0) for e in output[1]]
             T.buffer_store(buffers[-1], value(*v, *buffers[:-1]), v)
     func = builder.get()
     # The outer block must name the regions that blockize finds around the same statement.
@@ -76,16 +79,16 @@ def _buffer(parameter: Parameter, rows: bool = False) -> Any:
 
 
 def implement(
-    inputs: Sequence[Parameter], output: Parameter, body: Callable[..., None], update: bool = False, rows: str = ""
+    inputs: Sequence[Parameter], output: Parameter, body: Callable[..., None], update: bool = False,
+    rows: Container[str] = (),
 ) -> Any:
     """Implementation of an intrinsic: ``body(*buffers)`` emits statements.
 
-    With ``update`` the output is read too; with ``rows`` buffers of rank 3 are slices of a larger one, their rows
-    apart.
+    With ``update`` the output is read too. The buffers named by ``rows`` are slices of larger ones, their rows apart.
     """
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name("impl")
-        buffers = [T.arg(p[0], _buffer(p, p[0] == rows)) for p in (*inputs, output)]
+        buffers = [T.arg(p[0], _buffer(p, p[0] in rows)) for p in (*inputs, output)]
         with T.sblock("root"):
             regions = [b[tuple(slice(0, e) for e in p[1])] for b, p in zip(buffers, (*inputs, output), strict=True)]
             T.reads(*regions if update else regions[:-1])
@@ -109,21 +112,23 @@ def divide_by_power(v: Any, exponent: Any, lanes: int) -> Any:
     return T.shift_right(v, exponent) + above
 
 
-def store_channels(out: Any, v: Any, begin: Any, channels: int) -> None:
-    """Store those lanes of ``v`` that are channels, the first being ``begin``: all, or in pieces."""
-    lanes = int(out.shape[0])
+def store_channels(out: Any, v: Any, begin: Any, channels: int, row: Sequence[Any] = ()) -> None:
+    """Store those lanes of ``v`` that are channels, the first being ``begin``: all, or in pieces. ``row`` is the index
+    of the leading axes."""
+    lanes = int(out.shape[-1])
     if channels % lanes == 0:
-        T.buffer_store(out, v, [T.ramp(T.int32(0), 1, lanes)])
+        T.buffer_store(out, v, [*row, T.ramp(T.int32(0), 1, lanes)])
         return
     with T.If(begin + T.int32(lanes) <= T.int32(channels)):
         with T.Then():
-            T.buffer_store(out, v, [T.ramp(T.int32(0), 1, lanes)])
+            T.buffer_store(out, v, [*row, T.ramp(T.int32(0), 1, lanes)])
         with T.Else():
             first = 0
             for size in (16, 8, 4, 2, 1):
                 if channels % lanes & size:
                     piece = tirx.Shuffle([v], [*range(first, first + size)])
-                    T.buffer_store(out, piece, [T.ramp(T.int32(first), 1, size) if size > 1 else T.int32(first)])
+                    at = T.ramp(T.int32(first), 1, size) if size > 1 else T.int32(first)
+                    T.buffer_store(out, piece, [*row, at])
                     first += size
 
 

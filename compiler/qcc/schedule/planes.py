@@ -12,13 +12,13 @@ from tvm.script.ir_builder import tirx as T
 from qcc.lower.columns import SLACK
 from qcc.lower.kernel import Kernel
 from qcc.schedule.columns import Image
-from qcc.schedule.source import array, as_byte, at, branch, call, finish, function, let, loop, quotient, remainder, run
+from qcc.schedule.source import array, as_byte, at, finish, function, let, loop, run
 
 Expr = Any
 
 
 def planes(kernel: Kernel) -> Any:
-    """The function of a kernel; ``threes``: rows of three taps by ``smlad``, ``paired``: two outputs at a time."""
+    """The function of a kernel; ``threes``: 3x3 windows by ``smlad``, a row of outputs at a time."""
     return function(kernel, lambda b, p: _Planes(b, p).emit())
 
 
@@ -28,7 +28,7 @@ class _Planes:
         self.out = Image(p, "y")
         self.residual = Image(p, "r") if "residual" in b else None
         self.pitch = (p["width"] - 1) * p["stride_x"] + (p["taps_x"] - 1) * p["dilation_x"] + 1
-        self.sums = array("sums", 2, "int32")
+        self.total: Any = None if p["threes"] else array("total", 1, "int32")
 
     def emit(self) -> None:
         """The body of the function."""
@@ -48,49 +48,30 @@ class _Planes:
             run("qcc_gather", at(self.b["plane"], to), at(self.b["x"], line), source.step, p["count"])
 
     def _channel(self, image: Expr, c: Expr) -> None:
-        b, p, plane, sums = self.b, self.p, self.b["plane"], self.sums
+        b, p = self.b, self.p
         bias, multiplier = let("sum", b["bias"][c]), let("m", b["multiplier"][c])
         by = let("by", b["shift"][c].astype("int32")) if "shift" in b else None
-        base = c * (p["taps_y"] * p["taps_x"])
-        rows = [let(f"taps{k}", call("qcc_load_taps", at(b["w"], base + k * 3), dtype="int64"))
-                for k in range(p["taps_y"])] if p["threes"] else []  # fmt: skip
+        taps = c * (p["taps_y"] * p["taps_x"])
 
         def store(value: Expr, i: Expr, j: Expr) -> None:
             r = b["residual"][self.residual.at(image, i, j) + c] if self.residual else None
             T.buffer_store(b["y"], finish(p, value, multiplier, by, r), [self.out.at(image, i, j) + c])
 
-        def place(i: Expr, j: Expr, k: Expr) -> Expr:
-            return (i * p["stride_y"] + k * p["dilation_y"]) * self.pitch + j * p["stride_x"]
-
-        def single(i: Expr, j: Expr) -> None:
-            T.buffer_store(sums, bias, [0])
-            if p["threes"]:
-                for k, taps in enumerate(rows):
-                    T.buffer_store(sums, call("qcc_row", at(plane, place(i, j, k)), taps, sums[0], dtype="int32"), [0])
-            else:
-                with loop("ky", p["taps_y"]) as k, loop("kx", p["taps_x"]) as kk:
-                    v = plane[place(i, j, k) + kk * p["dilation_x"]].astype("int32")
-                    w = b["w"][base + k * p["taps_x"] + kk].astype("int32")
-                    T.buffer_store(sums, sums[0] + v * w, [0])
-            store(sums[0], i, j)
-
-        def pair(i: Expr, half: Expr) -> None:
-            for s in range(2):
-                T.buffer_store(sums, bias, [s])
-            for k, taps in enumerate(rows):
-                run("qcc_row_pair", at(plane, place(i, half * 2, k)), taps, at(sums))
-            for s in range(2):
-                store(sums[s], i, half * 2 + s)
-
         with loop("i", p["height"]) as i:
-            if not p["paired"]:
-                with loop("j", p["width"]) as j:
-                    single(i, j)
-                return
-            with loop("half", quotient(p["width"], 2)) as half:
-                pair(i, half)
-            last = remainder(p["width"], 2)
-            if not isinstance(last, int):
-                branch(last != 0, lambda: single(i, p["width"] - 1))
-            elif last:
-                single(i, p["width"] - 1)
+            top = i * p["stride_y"] * self.pitch
+            if p["threes"]:
+                run("qcc_depthwise_3x3", at(b["plane"], top), p["dilation_y"] * self.pitch, p["stride_x"],
+                    at(b["w"], taps), bias, p["width"], at(b["sums"]))  # fmt: skip
+            with loop("j", p["width"]) as j:
+                if not p["threes"]:
+                    self._sum(bias, taps, top + j * p["stride_x"])
+                store(b["sums"][j] if p["threes"] else self.total[0], i, j)
+
+    def _sum(self, bias: Expr, taps: Expr, place: Expr) -> None:
+        """The sum of a window that begins at ``place``."""
+        b, p, total = self.b, self.p, self.total
+        T.buffer_store(total, bias, [0])
+        with loop("ky", p["taps_y"]) as ky, loop("kx", p["taps_x"]) as kx:
+            v = b["plane"][place + ky * p["dilation_y"] * self.pitch + kx * p["dilation_x"]].astype("int32")
+            w = b["w"][taps + ky * p["taps_x"] + kx].astype("int32")
+            T.buffer_store(total, total[0] + v * w, [0])

@@ -111,7 +111,8 @@ def finish(p: dict[str, Any], acc: Expr, multiplier: Expr, by: Expr | None, resi
         name = "qcc_tflite_multiply_high" if p["doubled"] else "qcc_tflite_multiply"
         v = call(name, acc, multiplier, by, dtype="int32")
     elif p["shift"] == 32 or p["doubled"]:
-        v = call("qcc_requantize_high", acc * 2 if p["doubled"] else acc, multiplier, dtype="int32")
+        more = p["zero"] if residual is None else 0
+        v = call("qcc_requantize_high", acc * 2 if p["doubled"] else acc, multiplier, more, dtype="int32")
     else:
         v = call("qcc_requantize", acc, multiplier, p["shift"], dtype="int32")
     if residual is not None:
@@ -119,7 +120,8 @@ def finish(p: dict[str, Any], acc: Expr, multiplier: Expr, by: Expr | None, resi
         half = (T.int32(1) << fraction) >> T.int32(1)
         v = v + (residual.astype("int32") - p["residual_zero"]) * p["residual_multiplier"] + half
         v = v >> fraction
-    v = v + p["zero"]
+    if residual is not None or by is not None or not (p["shift"] == 32 or p["doubled"]):
+        v = v + p["zero"]
     if not p["clamped"]:
         return call("qcc_saturate", v, dtype="int8")
     return call("qcc_clamp", v, p["low"], p["high"], dtype="int8")

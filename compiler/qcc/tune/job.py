@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -131,9 +131,7 @@ class _Job:
             ended = "interrupted"
         if self.measured and not self.measure.exact:
             self.confirm()
-        rows = tuple(
-            Row(t.what, t.count, self.value(t, {}), self.best_value(t), self.chosen(t)) for t in self.tasks
-        )
+        rows = tuple(Row(t.what, t.count, self.value(t, {}), self.best_value(t), self.chosen(t)) for t in self.tasks)
         return Result(rows, self.unit, tuple(self.history), self.measured, self.failed, ended, tuple(self.remarks))
 
     def defaults(self) -> None:
@@ -167,9 +165,9 @@ class _Job:
         records = [self.found(task, c) for c in chosen]
         return [r for r in records if r is not None]
 
-    def _try(self, task: Task, chosen: Chosen, compiled: object) -> None:
+    def _try(self, task: Task, chosen: Chosen, compiled: Future[str | None]) -> None:
         """Measure one candidate."""
-        failure = compiled.result()  # type: ignore[attr-defined]
+        failure = compiled.result()
         self._check_time()
         if failure is not None:
             self.keep(task, chosen, Outcome("unbuildable", failure.strip().splitlines()[-1]))

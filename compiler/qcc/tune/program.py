@@ -113,17 +113,15 @@ class Program:
         finally:
             timer.cancel()
         if len(data) != wanted:
-            self._end_and_say()
+            raise self._ended()
         return data
 
     def _end(self) -> None:
         self._late = True
         self._process.kill()
 
-    def _end_and_say(self) -> None:
-        if not self._late:
-            self._process.kill() if self._process.poll() is None else None
+    def _ended(self) -> ProgramEndedError:
+        """What to raise when the program is gone."""
         _, said = self._process.communicate()
-        lines = said.decode(errors="replace").splitlines()
-        what = lines[-1] if lines else f"exit code {self._process.returncode}"
-        raise ProgramEndedError("no answer in time" if self._late else what, self._late)
+        lines = said.decode(errors="replace").splitlines() or [f"exit code {self._process.returncode}"]
+        return ProgramEndedError("no answer in time" if self._late else lines[-1], self._late)
