@@ -78,7 +78,7 @@ def _function(
     from qcc.schedule import scheduled
 
     written = import_module(f"qcc.schedule.{target.family}").FUNCTIONS.get(kernel.compute)
-    func = written(kernel, decide) if written is not None else None
+    func = written(kernel) if written is not None else None
     return (func, ()) if func is not None else _hoist(_with_pointers(scheduled(kernel, target, decide), select))
 
 

@@ -61,7 +61,7 @@ SCHEDULES: dict[str, Callable[[Any, Kernel, Decide], None]] = {
 }  # fmt: skip
 """By compute; ``elementwise`` for every other."""
 
-FUNCTIONS: dict[str, Callable[[Kernel, Decide], Any]] = {
+FUNCTIONS: dict[str, Callable[[Kernel], Any]] = {
     "conv": Convolution("c99").build,
     "pointwise": Pointwise("c99").build,
     "depthwise": planes,

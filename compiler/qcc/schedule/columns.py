@@ -11,21 +11,18 @@ from tvm.script.ir_builder import tirx as T
 from qcc.lower.columns import UNITS
 from qcc.lower.kernel import Kernel
 from qcc.plan.overlay import BACKWARD
-from qcc.schedule.decide import Decide
 from qcc.schedule.source import (
     array,
     as_byte,
     at,
     branch,
     call,
-    factors,
     finish,
     function,
     let,
     loop,
     quotient,
     run,
-    unrolled,
 )
 
 Expr = Any
@@ -35,8 +32,8 @@ Family = Literal["c99", "dsp", "mve"]
 class Tiles:
     """Sums of a tile of channels for one or two pixels, and what follows them; ``p`` are the kernel's parameters."""
 
-    def __init__(self, family: Family, b: dict[str, Any], p: dict[str, Any], decide: Decide) -> None:
-        self.family, self.unit, self.b, self.p, self.decide = family, UNITS[family], b, p, decide
+    def __init__(self, family: Family, b: dict[str, Any], p: dict[str, Any]) -> None:
+        self.family, self.unit, self.b, self.p = family, UNITS[family], b, p
         self.tile, self.pair = p["tile"], p["pair"]
         self.sums = array("sums", self.tile * self.pair, "int32")
 
@@ -45,9 +42,7 @@ class Tiles:
         weights begin at ``w``.
         """
         channels = self.p["channels"]
-        blocks = quotient(channels + self.tile - 1, self.tile)
-
-        def tile(block: Expr) -> None:
+        with loop("block", quotient(channels + self.tile - 1, self.tile)) as block:
             n = block * self.tile
             for c in range(self.tile):
                 for j in range(self.pair):
@@ -59,8 +54,6 @@ class Tiles:
             for c in range(self.tile):
                 exists = n + c < channels if c and self.p["ragged"] else None
                 branch(exists, lambda c=c: self._store(n + c, c, y, residual))  # type: ignore[misc]
-
-        unrolled("block", blocks, self.decide("blocks", factors(blocks, 4), 1), tile)
 
     def _finish_wide(self, n: Expr, y: Expr, residual: Sequence[Expr]) -> None:
         """The bytes of four channels at a time."""
@@ -116,12 +109,12 @@ class Pointwise:
     def __init__(self, family: Family) -> None:
         self.family, self.unit = family, UNITS[family]
 
-    def build(self, kernel: Kernel, decide: Decide) -> Any:
+    def build(self, kernel: Kernel) -> Any:
         """The function."""
-        return function(kernel, lambda b, p: self._body(b, p, decide))
+        return function(kernel, self._body)
 
-    def _body(self, b: dict[str, Any], p: dict[str, Any], decide: Decide) -> None:
-        tiles = Tiles(self.family, b, p, decide)
+    def _body(self, b: dict[str, Any], p: dict[str, Any]) -> None:
+        tiles = Tiles(self.family, b, p)
         depth, pixels, pair = p["depth"], p["pixels"], p["pair"]
         groups = quotient(depth + self.unit - 1, self.unit)
         padded = groups * self.unit
@@ -250,13 +243,12 @@ class Convolution:
     def __init__(self, family: Family) -> None:
         self.family, self.unit = family, UNITS[family]
 
-    def build(self, kernel: Kernel, decide: Decide) -> Any:
+    def build(self, kernel: Kernel) -> Any:
         """The function."""
-        return function(kernel, lambda b, p: self._body(b, p, decide))
+        return function(kernel, self._body)
 
-    def _body(self, b: dict[str, Any], p: dict[str, Any], decide: Decide) -> None:
-        rows, tiles = Rows(b, p), Tiles(self.family, b, p, decide)
-        every_row = isinstance(p["taps_y"], int) and decide("taps", [0, 1], 0)
+    def _body(self, b: dict[str, Any], p: dict[str, Any]) -> None:
+        rows, tiles = Rows(b, p), Tiles(self.family, b, p)
         out, residual = Image(p, "y"), Image(p, "r") if "residual" in b else None
         run_bytes = p["taps_x"] * p["depth"] if p["joined"] else p["depth"]
         size = p["taps_y"] * p["taps_x"] * p["depth"]
@@ -266,15 +258,13 @@ class Convolution:
 
         def taps(each: Callable[[Expr, Expr], None]) -> None:
             """``each(offset of the input from that of the window, number of the byte)`` for runs of bytes."""
-            def row(ky: Expr) -> None:
+            with loop("ky", p["taps_y"]) as ky:
                 line = ky * p["dilation_y"] * rows.pitch
                 if p["joined"]:
                     each(line, ky * run_bytes)
                     return
                 with loop("kx", p["taps_x"]) as kx:
                     each(line + kx * p["dilation_x"] * rows.step, (ky * p["taps_x"] + kx) * run_bytes)
-
-            unrolled("ky", p["taps_y"], p["taps_y"] if every_row else 1, row)
 
         def row_of_outputs(i: Expr, origin: Expr) -> None:
             count = quotient(p["width"] + pair - 1, pair)

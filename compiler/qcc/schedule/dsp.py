@@ -8,12 +8,11 @@ from typing import Any
 from qcc.lower.kernel import Kernel
 from qcc.schedule import c99
 from qcc.schedule.columns import Convolution, Pointwise
-from qcc.schedule.decide import Decide
 from qcc.schedule.planes import planes
 
 SCHEDULES, elementwise = c99.SCHEDULES, c99.elementwise
 
-FUNCTIONS: dict[str, Callable[[Kernel, Decide], Any]] = {
+FUNCTIONS: dict[str, Callable[[Kernel], Any]] = {
     "conv": Convolution("dsp").build,
     "pointwise": Pointwise("dsp").build,
     "depthwise": planes,

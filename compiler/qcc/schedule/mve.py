@@ -10,7 +10,6 @@ import numpy as np
 from qcc.lower.kernel import Kernel
 from qcc.schedule import c99
 from qcc.schedule.columns import Convolution, Image, Pointwise, Rows
-from qcc.schedule.decide import Decide
 from qcc.schedule.planes import planes
 from qcc.schedule.source import at, function, loop, run
 
@@ -18,7 +17,7 @@ Expr = Any
 SCHEDULES, elementwise = c99.SCHEDULES, c99.elementwise
 
 
-def channels(kernel: Kernel, decide: Decide) -> Any:
+def channels(kernel: Kernel) -> Any:
     """Depthwise convolution of one pixel after another, 8 channels at a time."""
 
     def body(b: dict[str, Any], p: dict[str, Any]) -> None:
@@ -38,7 +37,7 @@ def channels(kernel: Kernel, decide: Decide) -> Any:
     return function(kernel, body)
 
 
-def tflite_add(kernel: Kernel, decide: Decide) -> Any:
+def tflite_add(kernel: Kernel) -> Any:
     """TFLite's addition of rows that lie side by side; None for other operands."""
     views = [o.view for o in kernel.operands if o.key in ("a", "b", "y")]
     if len(views) < 3 or not all(v.dense for v in views):
@@ -51,7 +50,7 @@ def tflite_add(kernel: Kernel, decide: Decide) -> Any:
     return function(kernel, body)
 
 
-FUNCTIONS: dict[str, Callable[[Kernel, Decide], Any]] = {
+FUNCTIONS: dict[str, Callable[[Kernel], Any]] = {
     "conv": Convolution("mve").build,
     "pointwise": Pointwise("mve").build,
     "depthwise": planes,

@@ -12,20 +12,19 @@ from tvm.script.ir_builder import tirx as T
 from qcc.lower.columns import SLACK
 from qcc.lower.kernel import Kernel
 from qcc.schedule.columns import Image
-from qcc.schedule.decide import Decide
-from qcc.schedule.source import array, as_byte, at, factors, finish, function, let, loop, run, unrolled
+from qcc.schedule.source import array, as_byte, at, finish, function, let, loop, run
 
 Expr = Any
 
 
-def planes(kernel: Kernel, decide: Decide) -> Any:
+def planes(kernel: Kernel) -> Any:
     """The function of a kernel; ``threes``: 3x3 windows by ``smlad``, a row of outputs at a time."""
-    return function(kernel, lambda b, p: _Planes(b, p, decide).emit())
+    return function(kernel, lambda b, p: _Planes(b, p).emit())
 
 
 class _Planes:
-    def __init__(self, b: dict[str, Any], p: dict[str, Any], decide: Decide) -> None:
-        self.b, self.p, self.decide = b, p, decide
+    def __init__(self, b: dict[str, Any], p: dict[str, Any]) -> None:
+        self.b, self.p = b, p
         self.out = Image(p, "y")
         self.residual = Image(p, "r") if "residual" in b else None
         self.pitch = (p["width"] - 1) * p["stride_x"] + (p["taps_x"] - 1) * p["dilation_x"] + 1
@@ -63,13 +62,10 @@ class _Planes:
             if p["threes"]:
                 run("qcc_depthwise_3x3", at(b["plane"], top), p["dilation_y"] * self.pitch, p["stride_x"],
                     at(b["w"], taps), bias, p["width"], at(b["sums"]))  # fmt: skip
-
-            def output(j: Expr, top: Expr = top, i: Expr = i) -> None:
+            with loop("j", p["width"]) as j:
                 if not p["threes"]:
                     self._sum(bias, taps, top + j * p["stride_x"])
                 store(b["sums"][j] if p["threes"] else self.total[0], i, j)
-
-            unrolled("j", p["width"], self.decide("outputs", factors(p["width"], 4), 1), output)
 
     def _sum(self, bias: Expr, taps: Expr, place: Expr) -> None:
         """The sum of a window that begins at ``place``."""

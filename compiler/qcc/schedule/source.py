@@ -41,19 +41,6 @@ def loop(name: str, extent: Expr, begin: Expr = 0) -> Any:
     return _Loop(name, extent, begin)
 
 
-def unrolled(name: str, extent: Expr, factor: int, body: Callable[[Expr], None]) -> None:
-    """``body(name)`` in a loop with ``factor`` iterations written out, which divides the extent."""
-    with loop(name, extent // factor if factor > 1 else extent) as turn:
-        for part in range(factor):
-            body(turn * factor + part)
-
-
-def factors(extent: Expr, largest: int) -> list[int]:
-    """Powers of two up to ``largest`` that divide an extent; only 1 if that is not known."""
-    powers = [1 << i for i in range(largest.bit_length()) if 1 << i <= largest]
-    return [f for f in powers if f == 1 or (isinstance(extent, int) and extent % f == 0)]
-
-
 class _Loop:
     """A serial loop whose variable has a name."""
 
