@@ -202,12 +202,12 @@ def targets() -> None:
 @click.option("--target", default="edge-npu", show_default=True, help="A shipped accelerator, or a .toml file.")
 @click.option("--vary", multiple=True, required=True, help="key=value,value… of the description; several combine.")
 @click.option("--calib", type=click.Path(path_type=Path), help="Samples: .npz, .npy, or a folder of those.")
-@click.option("--plot", type=click.Path(path_type=Path), help="The .svg file to write: latency over on-chip memory.")
+@click.option("--plot", type=click.Path(path_type=Path), help="The .svg file to write: latency over memory or array.")
 def sweep(model: Path, target: str, vary: tuple[str, ...], calib: Path | None, plot: Path | None) -> None:
     """Estimate an ONNX MODEL on variants of an accelerator, and mark those that no other beats."""
     from qcc import pipeline, report
     from qcc.npu.description import Description
-    from qcc.npu.report import scatter
+    from qcc.npu.report import pareto_plot
     from qcc.npu.split import split
     from qcc.npu.sweep import parse_vary
     from qcc.npu.sweep import sweep as run_sweep
@@ -216,9 +216,7 @@ def sweep(model: Path, target: str, vary: tuple[str, ...], calib: Path | None, p
     points = run_sweep(split(pipeline.quantize(model, calib=calib), base), base, keys)
     report.pareto(list(keys), points)
     if plot is not None:
-        shown = [(p.on_chip_bytes / 2**20, p.latency_ms, ", ".join(map(str, p.values)), p.front)
-                 for p in points if not p.fault]
-        plot.write_text(scatter(shown, "on-chip memory, MiB", "latency, ms"))
+        plot.write_text(pareto_plot(points))
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]

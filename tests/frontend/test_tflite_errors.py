@@ -70,11 +70,18 @@ BROKEN: list[tuple[str, Callable[[Writer], None], str]] = [
     ("input type", put(0, dtype="int16"), "input 'x' is of type int16"),
 ]
 
+def resize(w: Writer) -> None:
+    """The layer as a resize to more rows than can be written down."""
+    w.tensors[3] = Tensor("y", (1, 2**20 + 1, 1, 2), "int8", w.tensors[0].scale, w.tensors[0].zero_point)
+    w.operators[0] = ("RESIZE_NEAREST_NEIGHBOR", [0, 2], [3], "ResizeNearestNeighborOptions", {})
+
+
 REFUSED: list[tuple[str, Callable[[Writer], None], str]] = [
     ("per-axis on the input channels", put(1, shape=(2, 1, 1, 3), axis=3), "scales along axis 3"),
     ("weights not constant", lambda w: put(1, data=None)(w), "nothing defines|not constant"),
     ("per-axis activation", put(3, scale=(0.1,) * 3, zero_point=(0,) * 3, axis=3), "a scale for each channel"),
     ("no parameters", put(3, scale=()), "has no quantization parameters"),
+    ("rows of a resize", resize, "resizes an axis to 1048577 elements"),
     ("bias type", put(2, data=np.zeros(3, np.int64), dtype="int64"), r"bias is int64\[3\]"),
     ("result shape", put(3, shape=(1, 4, 4, 5)), "the file says"),
 ]
@@ -107,6 +114,14 @@ def test_all_unsupported_operators_are_listed_at_once() -> None:
 def test_not_a_model(content: bytes) -> None:
     with pytest.raises(ModelError):
         load(content)
+
+
+def test_a_model_without_outputs() -> None:
+    w = Writer()
+    x, y = w.tensor("x", (1, 4), scale=0.1), w.tensor("y", (1, 4), scale=0.1)
+    w.op("RELU", [x], [y])
+    with pytest.raises(ModelError, match="it has no output"):
+        load(w.finish([x], []))
 
 
 def test_missing_file_names_the_path() -> None:

@@ -14,7 +14,7 @@ from qcc.tune.job import Result, run_job
 from qcc.tune.measure import Outcome
 from qcc.tune.tasks import Candidate
 
-TRIALS = 24
+TRIALS = 16
 
 
 def network() -> Graph:

@@ -95,6 +95,24 @@ def test_records_that_do_not_hold_are_ignored_with_a_reason(whole: Path, tmp_pat
         pipeline.build(jobs.network(), HOST, tmp_path / "none", records=tmp_path / "none.tune")
 
 
+def test_records_that_come_with_qcc_are_used_unasked(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = Key.of(HOST)
+    shipped = tmp_path / "targets" / "records" / f"{HOST.name}.jsonl"
+    shipped.parent.mkdir(parents=True)
+    monkeypatch.setattr("qcc.tune.records.data_folder", lambda name: tmp_path / name)
+    assert not pipeline.build(jobs.network(), HOST, tmp_path / "none", jobs=1).manifest["remarks"]
+    write_records(load_records(whole).winners(), shipped)
+    (remark,) = pipeline.build(jobs.network(), HOST, tmp_path / "out", jobs=1).manifest["remarks"]
+    assert remark.endswith(" of 2 kernels are compiled as the records that come with qcc say")
+    write_records([replace(r, key=replace(key, schedules="old")) for r in load_records(shipped)], shipped)
+    (remark,) = pipeline.build(jobs.network(), HOST, tmp_path / "out", jobs=1).manifest["remarks"]
+    assert remark.startswith("0 of 2 kernels are compiled as the records that come with qcc say; ignored: ")
+    write_records([replace(r, kernel="other") for r in load_records(whole)], shipped)
+    assert not pipeline.build(jobs.network(), HOST, tmp_path / "out", jobs=1).manifest["remarks"]
+
+
 PLANTED = {"crash": "*(volatile int *)0 = 1;", "timeout": "for (;;) { __asm__ volatile(\"\"); }", "wrong": "y[3] ^= 1;"}
 
 
@@ -180,6 +198,8 @@ def test_how_to_measure_is_chosen_by_the_target(monkeypatch: pytest.MonkeyPatch)
         choose_measure(HOST, "tracker", "key")
     with pytest.raises(TuningError, match="no tracker answers"):
         choose_measure(HOST, "127.0.0.1:9", "key")
+    with pytest.raises(TuningError, match="LLVM's objects for microcontrollers cannot be measured"):
+        choose_measure(Target.load("cortex-m4").with_emit("object"))
     with pytest.raises(TuningError, match="names no board of QEMU"):
         choose_measure(Target.load("c99"))
 

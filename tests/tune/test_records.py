@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from qcc.data import data_folder
 from qcc.errors import RecordsError
 from qcc.target import Target
 from qcc.tune import records as module
@@ -100,6 +101,14 @@ def test_errors(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RecordsError, match="cannot be written"):
         Journal(tmp_path / "file" / "r.tune")
+
+
+def test_shipped_records() -> None:
+    for file in (data_folder("targets") / "records").glob("*.jsonl"):
+        found = load_records(file)
+        assert found.damaged == 0
+        assert file.stat().st_size < 500_000, "they are in every wheel"
+        assert {r.key.target for r in found} == {Key.of(Target.load(file.stem)).target}
 
 
 def test_schedule_versions_follow_the_code_alone() -> None:

@@ -175,8 +175,12 @@ class _Form:
     def has(self, index: int) -> bool:
         return index < len(self.inputs) and bool(self.inputs[index])
 
-    def attribute(self, name: str, default: Any) -> Any:
-        return next((helper.get_attribute_value(a) for a in self.proto.attribute if a.name == name), default)
+    def number(self, name: str, default: float) -> float:
+        """An attribute; ONNX does not check those of other domains."""
+        found = next((helper.get_attribute_value(a) for a in self.proto.attribute if a.name == name), default)
+        if not isinstance(found, int | float):
+            raise Refused(f"its attribute {name} is not a number", "check this node's attributes")
+        return found
 
     def name(self, what: str) -> str:
         """A new ONNX value name."""
@@ -194,7 +198,7 @@ class _Form:
         names = [self.name(f"real{i}") if isinstance(i, int) else i for i in operands]
         node = self.node(op, names, output, **more)
         node.attribute.extend(a for a in self.proto.attribute if a.name not in (*dropped, "channels_last"))
-        if self.attribute("channels_last", 0):
+        if self.number("channels_last", 0):
             raise Refused("channels_last is not supported", "quantize the model before its layout is optimized")
         return node
 
@@ -234,9 +238,9 @@ def _matmul(f: _Form) -> Nodes:
 
 def _gemm(f: _Form) -> Nodes:
     yield f.dequantize(0, 1, 2)
-    yield f.dequantize(3, 4, 5, axis=0 if f.attribute("transB", 0) else 1)
+    yield f.dequantize(3, 4, 5, axis=0 if f.number("transB", 0) else 1)
     if f.has(6):
-        yield from f.bias(6, (1, 4), float(f.attribute("alpha", 1.0)))
+        yield from f.bias(6, (1, 4), f.number("alpha", 1.0))
     yield from f.through("Gemm", [0, 3, *([6] if f.has(6) else [])], 7, 8)
 
 
@@ -258,7 +262,7 @@ def _unary(op: str) -> Callable[[_Form], Nodes]:
 
 
 def _softmax(f: _Form) -> Nodes:
-    if int(f.attribute("opset", 13)) < 13 and int(f.attribute("axis", -1)) != -1:
+    if f.number("opset", 13) < 13 and f.number("axis", -1) != -1:
         raise Refused("softmax over several axes is not supported", "use opset 13 or later")
     yield f.dequantize(0, 1, 2)
     yield from f.through("Softmax", [0], 3, 4, "opset")

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from qcc import numerics, numerics_tflite
-from qcc.frontend.refused import Refused, normal_axis
+from qcc.frontend.refused import MAX_TAKEN, Refused, normal_axis
 from qcc.frontend.tflite_layers import padding, requantization
 from qcc.frontend.tflite_node import TfliteNode, importer
 
@@ -88,6 +88,8 @@ def _sizes(n: TfliteNode) -> list[tuple[int, int]]:
     shape, out = n.shape(0), n.result().shape
     if len(shape) != 4 or len(out) != 4 or min(*shape, *out) < 1:
         raise Refused(f"it resizes {list(shape)} to {list(out)}; four axes are needed")
+    if max(out[1:3]) > MAX_TAKEN:
+        raise Refused(f"it resizes an axis to {max(out[1:3])} elements", f"at most {MAX_TAKEN} are possible")
     return list(zip(shape[1:3], out[1:3], strict=True))
 
 

@@ -6,6 +6,7 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from qcc.npu.description import Description
@@ -58,15 +59,17 @@ class Job(ABC):
         """The instructions of a plan whose buffers lie at the given addresses."""
 
 
-def extents(n: int) -> list[int]:
+@cache
+def extents(n: int) -> tuple[int, ...]:
     """Tile sizes to try for an extent, largest first."""
-    return sorted({-(-n // k) for k in SPLITS if k <= n} | {1}, reverse=True)
+    return tuple(sorted({-(-n // k) for k in SPLITS if k <= n} | {1}, reverse=True))
 
 
-def sizes(n: int, size: int) -> list[tuple[int, int]]:
+@cache
+def sizes(n: int, size: int) -> tuple[tuple[int, int], ...]:
     """(size, how many) of the parts of an extent."""
     full, rest = divmod(n, size)
-    return [(s, c) for s, c in ((size, full), (rest, 1)) if s and c]
+    return tuple((s, c) for s, c in ((size, full), (rest, 1)) if s and c)
 
 
 def overlapped(units: Sequence[float], steps: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from io import StringIO
 from typing import Any
 from xml.etree import ElementTree as Xml
@@ -12,9 +13,12 @@ from rich.console import Console
 from qcc import svg
 from qcc.npu.cycles import Timeline
 from qcc.npu.isa import UNITS
+from qcc.npu.sweep import Point
 from qcc.report import table
 
 WIDTH, ROW, LEFT = 1200, 26, 90
+NAME = 40
+"""Characters of a layer's name in the text."""
 
 
 def as_dict(t: Timeline) -> dict[str, Any]:
@@ -39,6 +43,12 @@ def as_dict(t: Timeline) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _short(name: str) -> str:
+    """The end of a layer's name; TFLite's list all that was fused."""
+    last = name.rsplit(";", 1)[-1]
+    return last if len(last) <= NAME else "…" + last[1 - NAME :]
+
+
 def _bytes(t: Timeline) -> Counter[str]:
     return sum((x.bytes for x in t.layers), start=Counter())
 
@@ -51,7 +61,7 @@ def as_text(t: Timeline) -> str:
     for i, (layer, c) in enumerate(zip(p.layers, t.layers, strict=True)):
         numbers = (f"{v:,}" for v in (c.elapsed, c.compute, c.fill, c.vector, c.dma, c.stall))
         used = f"{t.utilization(i):.0%}" if layer.macs else ""
-        made.add_row(layer.name, layer.op, layer.tiling, *numbers, c.bound, used, f"{c.bytes['dram']:,}",
+        made.add_row(_short(layer.name), layer.op, layer.tiling, *numbers, c.bound, used, f"{c.bytes['dram']:,}",
                      layer.weights, "on chip" if layer.on_chip else "DRAM")  # fmt: skip
     out = Console(file=StringIO(), highlight=False, markup=False, emoji=False, width=220)
     out.print(made)
@@ -92,9 +102,10 @@ def timeline_svg(t: Timeline) -> str:
                              width=f"{max((end - start) * scale, 0.2):.2f}", fill=svg.COLOURS[layer % len(svg.COLOURS)])
         Xml.SubElement(box, "title").text = f"{t.program.layers[layer].name}: {start:,} to {end:,}"
     base, capacity, position = (rows + 3) * ROW, t.program.description.memory.act.bytes, 0
-    svg.write(root, 6, rows * ROW + 18, "act memory")
+    peak = max(t.program.occupancy, default=0)
+    svg.write(root, 6, rows * ROW + 18, f"activation memory in use: at most {peak:,} of {capacity:,} bytes")
     for layer, used in enumerate(t.program.occupancy):
-        height = 3 * ROW * used / capacity
+        height = 2 * ROW * used / max(peak, 1)
         box = Xml.SubElement(root, "rect", x=f"{LEFT + position * scale:.2f}", y=f"{base - height:.2f}",
                              width=f"{t.layers[layer].elapsed * scale:.2f}", height=f"{height:.2f}", fill="#a0a0a0")
         Xml.SubElement(box, "title").text = f"{t.program.layers[layer].name}: {used:,} of {capacity:,} bytes"
@@ -117,7 +128,16 @@ def _joined(t: Timeline) -> list[tuple[int, int, int, int]]:
     return found
 
 
-def scatter(points: list[tuple[float, float, str, bool]], x_title: str, y_title: str) -> str:
+def pareto_plot(points: Sequence[Point]) -> str:
+    """Latency of a sweep's points over on-chip memory, or, where that is the same for all, over the array's size."""
+    good = [p for p in points if not p.fault]
+    by_memory = len({p.on_chip_bytes for p in good}) > 1
+    shown = [(p.on_chip_bytes / 2**20 if by_memory else p.macs, p.latency_ms, ", ".join(map(str, p.values)), p.front)
+             for p in good]
+    return _scatter(shown, "on-chip memory, MiB" if by_memory else "MACs a cycle", "latency, ms")
+
+
+def _scatter(points: list[tuple[float, float, str, bool]], x_title: str, y_title: str) -> str:
     """(x, y, label, on the front) as an SVG plot whose axes begin at 0."""
     root = svg.picture(760, 520)
     x_max = 1.05 * max((x for x, *_ in points), default=1.0)
@@ -140,6 +160,8 @@ def scatter(points: list[tuple[float, float, str, bool]], x_title: str, y_title:
         px, py = at(x, y)
         dot = Xml.SubElement(root, "circle", cx=f"{px:.1f}", cy=f"{py:.1f}", r="5", fill=svg.COLOURS[3 if best else 0])
         Xml.SubElement(dot, "title").text = label
+        if best:
+            svg.write(root, px + 8, py - 6, label)
     svg.write(root, 340, 505, x_title)
     svg.write(root, 10, 18, y_title)
     return svg.as_text(root)

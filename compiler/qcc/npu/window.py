@@ -164,7 +164,7 @@ class WindowJob(Job):
         outputs = [(n, count * self.groups) for n, count in sizes(OC // self.groups, t.outputs)]
         parts = sum(count for _, count in outputs)
         inputs = C // self.groups
-        depths = sizes(inputs, t.channels) if self.kind == "matmul" else [(1, 1)]
+        depths = sizes(inputs, t.channels) if self.kind == "matmul" else ((1, 1),)
         k_parts = sum(count for _, count in depths)
         compute = 0
         for (r, c, n), (o, no) in itertools.product(pixels, outputs):

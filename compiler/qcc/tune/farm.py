@@ -5,8 +5,10 @@ Each device has a helper process here that talks to it, so that a device that fa
 
 from __future__ import annotations
 
+import socket
 import tempfile
 import threading
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,12 +47,14 @@ class Farm:
         if not self.devices:
             raise TuningError(f"the tracker knows no device with the key '{key}'", where=address,
                               hint="start some: python -m tvm.exec.rpc_server --tracker HOST:PORT --key KEY")
-        self._mine = threading.local()
+        self._mine, self._helpers = threading.local(), list[Any]()
+        weakref.finalize(self, _end, self._helpers)
 
     def _count(self) -> int:
         from tvm import rpc
 
         try:
+            socket.create_connection((self.host, self.port), timeout=5).close()  # TVM would try for a minute
             summary = rpc.connect_tracker(self.host, self.port).summary()
         except (OSError, RuntimeError) as error:
             raise TuningError("no tracker answers", where=f"{self.host}:{self.port}",
@@ -67,6 +71,7 @@ class Farm:
             for _ in range(ATTEMPTS):
                 if getattr(self._mine, "worker", None) is None:
                     self._mine.worker = PopenWorker()
+                    self._helpers.append(self._mine.worker)
                 request = (self.host, self.port, self.key, library, case, len(candidates))
                 self._mine.worker.send(measure_remotely, request, timeout=WAIT_SECONDS + 2 * SECONDS)
                 try:
@@ -84,6 +89,11 @@ class Farm:
                 difference = case.difference(after)
                 return Outcome("ok", values=values) if difference is None else Outcome("wrong", difference)
             return outcome
+
+
+def _end(helpers: Sequence[Any]) -> None:
+    for helper in helpers:
+        helper.kill()
 
 
 class _NoDeviceError(Exception):
