@@ -94,7 +94,10 @@ def commands() -> str:
     """Every command with its arguments and options, as ``--help`` prints them."""
     parts = []
     for path, command in _commands("qcc", cli.main):
-        context = click.Context(command, info_name=path, terminal_width=100, max_content_width=100)
+        # A command remembers the names of its help option from whoever asks first: always those of the program.
+        names = cli.main.context_settings["help_option_names"]
+        context = click.Context(command, info_name=path, terminal_width=100, max_content_width=100,
+                                help_option_names=names)  # fmt: skip
         parts.append(f"### `{path}`\n\n```text\n{command.get_help(context)}\n```\n")
     return "\n".join(parts)
 
