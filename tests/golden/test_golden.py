@@ -1,4 +1,4 @@
-"""What a small network becomes, as text that is read in a review: the integer program, C source, an accelerator program.
+"""What a small network becomes, as text to review: the integer program, C source, an accelerator program.
 
 ``pytest tests/golden --update-golden`` writes the files anew.
 """
