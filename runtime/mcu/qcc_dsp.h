@@ -34,16 +34,6 @@ static inline void qcc_widen(int16_t *column, const int8_t *from, int32_t groups
 #endif
 }
 
-static inline void qcc_widen_fill(int16_t *column, int16_t value, int32_t groups)
-{
-    for (int32_t g = 0; g < groups; ++g) {
-        column[(8 * g) + 0] = value;
-        column[(8 * g) + 1] = value;
-        column[(8 * g) + 4] = value;
-        column[(8 * g) + 5] = value;
-    }
-}
-
 /* sums[2 * c + p] += products of two pixels' columns with the weights of two channels; a group of weights is
  * (a0, a1, c0, c1), (b0, b1, d0, d1) for channels 0 and 1. */
 static inline void qcc_dot_2x2(const int16_t *column, const int8_t *w, int32_t groups, int32_t *sums)

@@ -87,8 +87,10 @@ HASHES = {"kws": 0xF0B57151, "vww": 0x6962079D, "ic": 0xE5B25901, "ad": 0x1FD3ED
 """FNV-1a of the outputs of TensorFlow Lite Micro's interpreter on the inputs of ``generated``."""
 
 
-@pytest.mark.parametrize("target", ["cortex-m4", "cortex-m55"])
-@pytest.mark.parametrize("name", HASHES)
+@pytest.mark.parametrize(("name", "target"), [
+    *((name, target) for name in HASHES for target in ("cortex-m4", "cortex-m55", "riscv32")), ("ad", "cortex-m7"),
+    ("kws", "cortex-m33"), ("kws", "cortex-m0plus"),
+])  # fmt: skip
 def test_equal_to_tensorflow_lite_micro(name: str, target: str, data_dir: Path, tmp_path: Path) -> None:
     graph = pipeline.quantize(data_dir / "models" / f"{name}_int8.tflite", name=name, io="int8")
     (value,) = graph.inputs

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from qcc.data import data_folder
+from qcc.emit.cfolder import REFERENCE
 from qcc.emit.cheader import model_header, region_bytes
 from qcc.emit.csource import SUPPORT, Constants, ModelSource, offset_in_arena, weights_header, weights_source
 from qcc.emit.library import MANIFEST, call_tool, check_output, compiler_command, replacing
@@ -16,9 +17,6 @@ from qcc.emit.manifest import manifest
 from qcc.emit.package import Package
 from qcc.emit.readme import flash_of, object_readme
 from qcc.ir.text import save
-
-REFERENCE = "reference"
-"""Folder of the integer program, for ``qcc verify``."""
 
 
 def emit_objects(package: Package, folder: Path) -> None:
