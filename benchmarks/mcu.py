@@ -38,19 +38,17 @@ from qcc.verify import random_samples  # noqa: E402
 
 @dataclass(frozen=True)
 class Peer:
-    """TensorFlow Lite Micro with CMSIS-NN (GCC 12.2.1 -Ofast), and the arena and flash that we want to stay below."""
+    """TensorFlow Lite Micro with CMSIS-NN (GCC 12.2.1 -Ofast): instructions by target, and arena in bytes."""
 
     instructions: dict[str, int]
     arena: int
-    arena_bar: int
-    flash_bar: int
 
 
 PEERS = {
-    "kws": Peer({"cortex-m4": 7_700_236, "cortex-m7": 7_646_000, "cortex-m55": 1_816_152}, 22_820, 16_500, 12 << 10),
-    "vww": Peer({"cortex-m4": 24_102_774, "cortex-m7": 24_030_000, "cortex-m55": 6_559_148}, 100_708, 56_000, 14 << 10),
-    "ic": Peer({"cortex-m4": 29_863_771, "cortex-m7": 30_030_000, "cortex-m55": 4_912_114}, 54_996, 36_000, 12 << 10),
-    "ad": Peer({"cortex-m4": 583_237, "cortex-m7": 584_000, "cortex-m55": 150_288}, 2_580, 1_300, 6 << 10),
+    "kws": Peer({"cortex-m4": 7_700_236, "cortex-m7": 7_646_000, "cortex-m55": 1_816_152}, 22_820),
+    "vww": Peer({"cortex-m4": 24_102_774, "cortex-m7": 24_030_000, "cortex-m55": 6_559_148}, 100_708),
+    "ic": Peer({"cortex-m4": 29_863_771, "cortex-m7": 30_030_000, "cortex-m55": 4_912_114}, 54_996),
+    "ad": Peer({"cortex-m4": 583_237, "cortex-m7": 584_000, "cortex-m55": 150_288}, 2_580),
 }
 ONNX = {"resnet20": "resnet20_cifar10", "mnist": "mnist_cnn"}
 
@@ -80,10 +78,10 @@ def programs(name: str) -> Iterator[tuple[str, Graph]]:
     yield "TFLite", pipeline.quantize(models / f"{name}_int8.tflite", name=name, io="int8")
 
 
-def parameter_bytes(graph: Graph) -> int:
-    """Weights, biases and scales of channels, as any format has to store them."""
+def weight_bytes(graph: Graph, *keys: str) -> int:
+    """Bytes of the constants of layers with weights, by the names that the program has for them."""
     weighted = [n for n in graph.nodes if "w" in n.inputs]
-    values = {n.inputs[key] for n in weighted for key in ("w", "b", "multiplier") if key in n.inputs}
+    values = {n.inputs[key] for n in weighted for key in keys if key in n.inputs}
     return sum(graph.constants[v].nbytes for v in values)
 
 
@@ -100,14 +98,14 @@ def measure(name: str, arithmetic: str, graph: Graph, target: str, layers: bool)
     expected = run_integer(graph, sample)
     same = all(np.array_equal(result.outputs[value], expected[value]) for value in expected)
     peer = PEERS.get(name)
-    theirs = f"{peer.instructions[target]:>11,}" if peer and target in peer.instructions else " " * 11
-    ram = f"{manifest['arena']['bytes']:>7,}" + (f" (< {peer.arena_bar:,})" if peer else "")
-    edges = sum(int(np.prod(e["shape"])) for key in ("inputs", "outputs") for e in manifest[key])
-    beyond = result.image - parameter_bytes(graph)
-    flash = f"{beyond:>6,}" + (f" (< {peer.flash_bar:,})" if peer else "")
-    return (f"| {name} | {arithmetic} | {target} | {result.instructions:>11,} | {theirs} | {manifest['macs']:,} "
-            f"| {result.instructions / manifest['macs']:.2f} | {ram} | {edges:,} | {flash} | {result.stack} "
-            f"| {'equal' if same else 'DIFFERENT'} |")  # fmt: skip
+    theirs = f"{peer.instructions[target]:,}" if peer and target in peer.instructions else ""
+    per = result.instructions / manifest["macs"]
+    beyond = [result.image - weight_bytes(graph, *keys) for keys in (("w", "b", "multiplier"), ("w", "b"))]
+    columns = [name, arithmetic, target, f"{result.instructions:,}", theirs, f"{per:.2f}",
+               f"{manifest['arena']['bytes']:,}", f"{peer.arena:,}" if peer else "",
+               f"{result.image:,}", f"{beyond[0]:,}", f"{beyond[1]:,}", str(result.stack),
+               "equal" if same else "DIFFERENT"]  # fmt: skip
+    return f"| {' | '.join(columns)} |"
 
 
 def show_layers(folder: Path, manifest: dict[str, Any], sample: dict[str, Any], target: str, work: Path) -> None:
@@ -129,8 +127,8 @@ def main() -> None:
     lacking = board.missing()
     if lacking:
         sys.exit(f"not installed: {', '.join(lacking)}")
-    print("| model | arithmetic | target | instructions | TFLM + CMSIS-NN | MACs | per MAC | arena | input + output "
-          "| flash beyond weights | stack | outputs |\n|" + "---|" * 12)  # fmt: skip
+    print("| model | arithmetic | target | instructions | TFLM + CMSIS-NN | per MAC | arena | TFLM | flash "
+          "| beyond parameters | beyond weights and biases | stack | outputs |\n|" + "---|" * 13)  # fmt: skip
     for name in options.models.split(","):
         try:
             for arithmetic, graph in programs(name):

@@ -73,6 +73,14 @@ def summary(manifest: Manifest, folder: Path) -> None:
     out.print(f"work    {manifest['macs']:,} MACs in {sum(bool(x['kernels']) for x in manifest['layers'])} layers")
     out.print(f"arena   {area['bytes']:,} bytes ({over:.1%} above the largest live set)")
     out.print(f"weights {manifest['weight_bytes']:,} bytes")
+    measured = manifest.get("measured")
+    if len(manifest.get("memory", ())) > 1:
+        for name, nbytes in manifest["memory"].items():
+            out.print(f"memory  {nbytes:,} bytes in '{name}'")
+    if measured:
+        stack = measured.get("stack_bytes")
+        out.print(f"flash   {measured['flash_bytes']:,} bytes of code and constants"
+                  + (f"; stack {stack:,} bytes" if stack is not None else ""))
     if library.exists():
         out.print(f"library {library.stat().st_size:,} bytes: {library}", soft_wrap=True)
     for remark in manifest["remarks"]:

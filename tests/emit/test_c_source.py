@@ -61,6 +61,22 @@ def test_random_models(seed: int, tmp_path: Path) -> None:
     check_warnings(tmp_path / "out", graph.name, tmp_path)
 
 
+@pytest.mark.parametrize("level", ["-O0", "-Og", "-Os", "-O3"])
+def test_every_level_of_optimization(level: str, tmp_path: Path) -> None:
+    """Instructions of the processor want registers, which GCC has fewer of without optimization."""
+    if shutil.which("arm-none-eabi-gcc") is None:
+        pytest.skip("CANNOT COMPILE: arm-none-eabi-gcc is not installed")
+    model = qcc.compile(Path(__file__).parents[2] / "examples" / "01_digits" / "digits.onnx", target="cortex-m4",
+                        calib=np.zeros((1, 1, 8, 8), np.float32), out=tmp_path / "out", jobs=1)
+    source = str(tmp_path / "out" / f"{model.name}.c")
+    cpu = ["-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16"]
+    subprocess.run(["arm-none-eabi-gcc", *STRICT, *cpu, level, "-c", source], cwd=tmp_path, check=True)
+    headers = Path("/usr/lib/arm-none-eabi/include")
+    if shutil.which("clang") and headers.is_dir():
+        subprocess.run(["clang", "--target=thumbv7em-none-eabihf", "-mcpu=cortex-m4", f"-I{headers}", *STRICT, level,
+                        "-c", source], cwd=tmp_path, check=True)  # fmt: skip
+
+
 def small() -> Graph:
     b = Builder("small", 3)
     x = b.input((1, 8, 6, 8))

@@ -198,6 +198,8 @@ def test_how_to_measure_is_chosen_by_the_target(monkeypatch: pytest.MonkeyPatch)
         choose_measure(HOST, "tracker", "key")
     with pytest.raises(TuningError, match="no tracker answers"):
         choose_measure(HOST, "127.0.0.1:9", "key")
+    with pytest.raises(TuningError, match="LLVM's objects for microcontrollers cannot be measured"):
+        choose_measure(Target.load("cortex-m4").with_emit("object"))
     with pytest.raises(TuningError, match="names no board of QEMU"):
         choose_measure(Target.load("c99"))
 

@@ -16,7 +16,6 @@ from qcc.emit.manifest import manifest
 from qcc.emit.package import Package
 from qcc.emit.readme import flash_of, object_readme
 from qcc.ir.text import save
-from qcc.lower.source import OUTSIDE
 
 REFERENCE = "reference"
 """Folder of the integer program, for ``qcc verify``."""
@@ -62,6 +61,8 @@ def support_source(runtime: Path, headers: tuple[str, ...]) -> str:
 
     Callers in LLVM's objects do not extend narrower integers as the ABI asks.
     """
+    from qcc.lower.source import OUTSIDE  # imports TVM
+
     lines = [f'#include "{header}"' for header in headers]
     for header in headers:
         text = (runtime / header).read_text()

@@ -9,6 +9,7 @@ from qcc.lower.kernel import Kernel
 from qcc.schedule.columns import Convolution, Pointwise
 from qcc.schedule.decide import Decide
 from qcc.schedule.planes import planes
+from qcc.schedule.simple import ROW_STAGES
 
 
 def elementwise(sch: Any, kernel: Kernel, decide: Decide) -> None:
@@ -23,21 +24,6 @@ def reduction(sch: Any, kernel: Kernel, decide: Decide) -> None:
     sch.decompose_reduction(acc, sch.get_loops(acc)[-taps])
 
 
-def argmax(sch: Any, kernel: Kernel, decide: Decide) -> None:
-    """Rows one by one: the maximum, then its first position."""
-    _rows(sch, kernel, ["top", "acc"])
-
-
-def softmax(sch: Any, kernel: Kernel, decide: Decide) -> None:
-    """Rows one by one: the maximum, the powers, their sum, its inverse, the quotients."""
-    _rows(sch, kernel, ["top", "power", "total", "inverse"])
-
-
-def tflite_softmax(sch: Any, kernel: Kernel, decide: Decide) -> None:
-    """As ``softmax``, with the reciprocal of the sum."""
-    _rows(sch, kernel, ["top", "power", "total", "zeros", "halves", "guess0", "guess1", "guess2", "guess3"])
-
-
 def matmul(sch: Any, kernel: Kernel, decide: Decide) -> None:
     """Element by element, operands centred on the way: copies of them would take memory."""
     for name in ("left", "right"):
@@ -45,9 +31,11 @@ def matmul(sch: Any, kernel: Kernel, decide: Decide) -> None:
     reduction(sch, kernel, decide)
 
 
-def _rows(sch: Any, kernel: Kernel, stages: list[str]) -> None:
+def row_by_row(sch: Any, kernel: Kernel, decide: Decide) -> None:
+    """As ``simple.row_by_row``, without parallel loops."""
+    stages = ROW_STAGES[kernel.compute]
     loops = sch.get_loops(sch.get_sblock("out"))[: len(kernel.view("x").shape) - 1]
-    for name in reversed(stages if loops else []):
+    for name in reversed(stages if loops else ()):
         sch.compute_at(sch.get_sblock(name), loops[-1], preserve_unit_loops=True)
     for name in stages:
         if name in ("top", "total", "acc"):
@@ -56,9 +44,10 @@ def _rows(sch: Any, kernel: Kernel, stages: list[str]) -> None:
 
 
 SCHEDULES: dict[str, Callable[[Any, Kernel, Decide], None]] = {
-    "argmax": argmax, "avg_pool": reduction, "matmul": matmul, "max_pool": reduction, "reduce_max": reduction,
-    "reduce_sum": reduction, "softmax": softmax, "tflite_avg_pool": reduction, "tflite_softmax": tflite_softmax,
-}  # fmt: skip
+    **dict.fromkeys(ROW_STAGES, row_by_row),
+    **dict.fromkeys(("avg_pool", "max_pool", "reduce_max", "reduce_sum", "tflite_avg_pool"), reduction),
+    "matmul": matmul,
+}
 """By compute; ``elementwise`` for every other."""
 
 FUNCTIONS: dict[str, Callable[[Kernel], Any]] = {

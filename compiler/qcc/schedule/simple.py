@@ -26,6 +26,13 @@ INTERLEAVED = 4
 CHUNK = 8192
 """Elements of one iteration at most, where a kernel is a single loop."""
 
+ROW_STAGES = {
+    "argmax": ("top", "acc"),
+    "softmax": ("top", "power", "total", "inverse"),
+    "tflite_softmax": ("top", "power", "total", "zeros", "halves", "guess0", "guess1", "guess2", "guess3"),
+}
+"""Stages that are computed for each row, by compute: a softmax's maximum, powers, their sum and its inverse."""
+
 
 def share(sch: Any, loops: Sequence[Any]) -> None:
     """Mark one loop parallel: the outermost, fused with its inner neighbours until it has ``UNITS`` iterations."""
@@ -99,19 +106,9 @@ def reduction(sch: Any, kernel: Kernel, decide: Decide) -> None:
         sch.vectorize(sch.get_loops(init)[-1])
 
 
-def argmax(sch: Any, kernel: Kernel, decide: Decide) -> None:
-    """Rows one by one: the maximum, then its first position."""
-    rows(sch, kernel, ["top", "acc"])
-
-
-def softmax(sch: Any, kernel: Kernel, decide: Decide) -> None:
-    """Rows one by one: the maximum, the powers, their sum, its inverse, the quotients."""
-    rows(sch, kernel, ["top", "power", "total", "inverse"])
-
-
-def tflite_softmax(sch: Any, kernel: Kernel, decide: Decide) -> None:
-    """As ``softmax``, with the reciprocal of the sum."""
-    rows(sch, kernel, ["top", "power", "total", "zeros", "halves", "guess0", "guess1", "guess2", "guess3"])
+def row_by_row(sch: Any, kernel: Kernel, decide: Decide) -> None:
+    """The stages of ``ROW_STAGES`` for one row after another."""
+    rows(sch, kernel, ROW_STAGES[kernel.compute])
 
 
 def rows(sch: Any, kernel: Kernel, stages: Sequence[str]) -> None:
@@ -124,7 +121,7 @@ def rows(sch: Any, kernel: Kernel, stages: Sequence[str]) -> None:
 
 
 SCHEDULES: dict[str, Callable[[Any, Kernel, Decide], None]] = {
-    "argmax": argmax, "avg_pool": reduction, "max_pool": reduction, "reduce_max": reduction, "reduce_sum": reduction,
-    "softmax": softmax, "tflite_avg_pool": reduction, "tflite_softmax": tflite_softmax,
-}  # fmt: skip
+    **dict.fromkeys(ROW_STAGES, row_by_row),
+    **dict.fromkeys(("avg_pool", "max_pool", "reduce_max", "reduce_sum", "tflite_avg_pool"), reduction),
+}
 """By compute; ``elementwise`` for every other."""

@@ -5,6 +5,7 @@ Each device has a helper process here that talks to it, so that a device that fa
 
 from __future__ import annotations
 
+import socket
 import tempfile
 import threading
 import weakref
@@ -53,6 +54,7 @@ class Farm:
         from tvm import rpc
 
         try:
+            socket.create_connection((self.host, self.port), timeout=5).close()  # TVM would try for a minute
             summary = rpc.connect_tracker(self.host, self.port).summary()
         except (OSError, RuntimeError) as error:
             raise TuningError("no tracker answers", where=f"{self.host}:{self.port}",

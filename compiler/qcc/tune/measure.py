@@ -148,10 +148,13 @@ def choose_measure(target: Target, rpc: str | None = None, key: str | None = Non
     if rpc is not None or key is not None:
         from qcc.tune.farm import Farm
 
-        if rpc is None or key is None or target.llvm is None:
-            what = "needs both --rpc and --key" if target.llvm else f"cannot run the C source of {target.name}"
+        if rpc is None or key is None or target.firmware:
+            what = f"cannot run the C source of {target.name}" if target.firmware else "needs both --rpc and --key"
             raise TuningError(f"a farm {what}", hint="give the tracker's HOST:PORT and the devices' key")
         return Farm(target, rpc, key)
+    if target.emit == "object":
+        raise TuningError("LLVM's objects for microcontrollers cannot be measured", where=target.name,
+                          hint='tune C source: emit = "c"')
     if target.emit == "c":
         from qcc.tune.board import BoardMeasure
 

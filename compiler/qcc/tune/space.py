@@ -74,7 +74,7 @@ def find_space(kernel: Kernel, target: Target) -> Space:
     """What there is to decide when a kernel is compiled for a target; a decision with one candidate is none."""
     recorder = _Recorder()
     weight_bytes(kernel, target, recorder)
-    if target.emit == "c":
+    if target.firmware:
         from qcc.lower.source import kernel_source
 
         kernel_source(kernel, target, recorder)
