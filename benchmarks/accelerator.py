@@ -39,19 +39,19 @@ GOOGLE: dict[str, tuple[Callable[[], Graph], int, bool]] = {
     "MobileNet EdgeTPU 0.75 224": (net.mobilenet_edgetpu, 689_436, False),
 }
 """Cycles that Google's compiler wrote into models, and whether the description was fitted to them."""
-CORAL: dict[str, tuple[Callable[[], Graph], float, bool]] = {
-    "MobileNetV1 1.0 224": (lambda: net.mobilenet_v1_classifier(1.0, 224), 2.4, False),
-    "MobileNetV2 1.0 224": (net.mobilenet_v2, 2.6, False),
-    "Inception-v1 224": (net.inception_v1, 3.4, False),
-    "Inception-v4 299": (net.inception_v4, 85.0, True),
-    "ResNet-50 299": (lambda: net.resnet50(299), 49.0, True),
-    "SqueezeNet 1.0 224": (net.squeezenet, 2.1, False),
-    "VGG16 224": (net.vgg16, 296.0, False),
-    "DeepLabv3 MobileNetV2 513": (net.deeplab, 52.0, False),
-    "EfficientNet-EdgeTPU S 224": (lambda: net.efficientnet_edgetpu(224, 1.0), 5.1, False),
-    "EfficientNet-EdgeTPU M 240": (lambda: net.efficientnet_edgetpu(240, 1.1), 8.7, False),
+CORAL: dict[str, tuple[Callable[[], Graph], float]] = {
+    "MobileNetV1 1.0 224": (lambda: net.mobilenet_v1_classifier(1.0, 224), 2.4),
+    "MobileNetV2 1.0 224": (net.mobilenet_v2, 2.6),
+    "Inception-v1 224": (net.inception_v1, 3.4),
+    "Inception-v4 299": (net.inception_v4, 85.0),
+    "ResNet-50 299": (lambda: net.resnet50(299), 49.0),
+    "SqueezeNet 1.0 224": (net.squeezenet, 2.1),
+    "VGG16 224": (net.vgg16, 296.0),
+    "DeepLabv3 MobileNetV2 513": (net.deeplab, 52.0),
+    "EfficientNet-EdgeTPU S 224": (lambda: net.efficientnet_edgetpu(224, 1.0), 5.1),
+    "EfficientNet-EdgeTPU M 240": (lambda: net.efficientnet_edgetpu(240, 1.1), 8.7),
 }
-"""Milliseconds on the USB accelerator (coral.ai benchmarks), and whether the description was fitted to them."""
+"""Milliseconds on the USB accelerator (coral.ai benchmarks). None was fitted."""
 TINY = {"visual wake words": "vww_int8", "ResNet-8": "ic_int8", "keyword spotting": "kws_int8",
         "anomaly detection": "ad_int8"}  # fmt: skip
 """The int8 models of MLPerf Tiny."""
@@ -91,12 +91,12 @@ def chip(edge: Description) -> list[str]:
 
 def latency(edge: Description) -> list[str]:
     lines = ["Latency of an inference over USB 3 (published by coral.ai), streamed weights included:", "",
-             "| network | Edge TPU | edge-npu | error | streamed bytes | |", "|---|---|---|---|---|---|"]
-    for name, (build, ms, fitted) in CORAL.items():
+             "| network | Edge TPU | edge-npu | error | streamed weights |", "|---|---|---|---|---|"]
+    for name, (build, ms) in CORAL.items():
         t = timeline(build(), edge)
         streamed = sum(x.weight_bytes for x in t.program.layers if x.weights == "streamed")
         found = f"{t.latency_ms:.1f} ms | {signed(t.latency_ms, ms)}"
-        lines.append(f"| {name} | {ms} ms | {found} | {streamed:,} | {'fitted' if fitted else 'held out'} |")
+        lines.append(f"| {name} | {ms} ms | {found} | {streamed:,} |")
     return lines
 
 

@@ -178,17 +178,19 @@ class WindowJob(Job):
 
         xc = C if self.kind == "matmul" else max(t.outputs // self.repeat, 1)
         x_rows, x_columns = self._reach(0, t.rows), self._reach(1, t.columns)
-        external, streamed, latency, buffers = 0, 0, 0, []
+        external, streamed, latency, trips, buffers = 0, 0, 0, 0, []
         if self.x not in on_chip:
             loads = tiles * (parts if self.kind != "matmul" or (t.outer == "channels" and tiles > t.depth) else 1)
             runs, run = self._runs(x_rows, x_columns, xc, W, C)
             external += loads * timing.dram(d, runs, run)
+            trips = max(trips, loads)
             buffers += [x_rows * x_columns * xc] * t.depth
             latency += d.dram.latency_cycles
         for value in (self.residual, self.out):
             if value and value not in on_chip:
                 runs, run = self._runs(t.rows, t.columns, t.outputs, OW, OC)
                 external += tiles * parts * timing.dram(d, runs, run)
+                trips = max(trips, tiles * parts)
                 buffers += [t.rows * t.columns * t.outputs] * t.depth
                 latency += d.dram.latency_cycles
         weights = parts * k_parts
@@ -200,6 +202,7 @@ class WindowJob(Job):
                 streamed = timing.local(d.cache.bytes_per_cycle, nbytes)
             else:
                 external += timing.dram(d, weights * again, max(self.streamed_bytes // weights, 1))
+                trips = max(trips, weights * again)
                 latency += d.dram.latency_cycles
         steps = tiles * parts
         serial = [compute, vector]
@@ -210,6 +213,9 @@ class WindowJob(Job):
             streamed = 0
         units = [*serial, streamed, external]
         cycles = overlapped(units, steps) if t.depth == 2 or not external else sum(units)
+        if external:
+            # A buffer is filled again when what it held has been used: each waits for DRAM's latency.
+            cycles = max(cycles, (compute + vector + external + trips * d.dram.latency_cycles) / t.depth)
         text = f"{t.rows}x{t.columns}x{t.outputs}" + (f" k{t.channels}" if k_parts > 1 else "")
         return Plan(tuple(buffers), cycles + latency, t, text)
 
