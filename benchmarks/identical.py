@@ -1,10 +1,10 @@
-"""Every real model on every ARM Linux target: are its bytes those of the integer reference?
+"""Every real model on every ARM Linux target and accelerator: are its bytes those of the integer reference?
 
-    QCC_DATA=… python benchmarks/identical.py [--targets arm-neon,armv7-neon] [--models kws_int8.tflite]
+    QCC_DATA=… python benchmarks/identical.py [--targets arm-neon,edge-npu] [--models kws_int8.tflite]
 
 ONNX and float TFLite models are calibrated and quantized, integer TFLite models keep TFLite's arithmetic. Each runs on
-random inputs that reach every int8 value and, where there are some, on real ones, with one thread and with two. Needs
-the targets' compilers and emulators. Exits with 1 where a byte differs.
+random inputs that reach every int8 value and, where there are some, on real ones, with one thread and with two. ARM
+needs its compilers and emulators, an accelerator runs on its simulator. Exits with 1 where a byte differs.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 
 from qcc import pipeline
 from qcc.ir.graph import Graph
-from qcc.target import Target
+from qcc.npu.description import known_npus
 from qcc.verify import random_samples, verify_model
 
-TARGETS = ("armv7-neon", "arm-neon", "arm-dotprod", "arm-i8mm")
+TARGETS = ("armv7-neon", "arm-neon", "arm-dotprod", "arm-i8mm", *known_npus())
 CALIBRATION = 16
 RANDOM, REAL = 2, 2
 """Inputs of each kind on which bytes are compared."""
@@ -69,7 +69,7 @@ def program(file: Path) -> tuple[Graph, Samples]:
 
 def difference(graph: Graph, real: Samples, target: str, folder: Path) -> str | None:
     """Where the bytes of a program differ on a target, if anywhere."""
-    model = pipeline.build(graph, Target.load(target), folder)
+    model = pipeline.compile(graph, target=target, out=folder)
     (value,) = graph.inputs
     samples: Iterable[dict[str, Any]] = [*random_samples(model, RANDOM), *({value: x} for x in real[:REAL])]
     for threads, sample in enumerate(samples):
