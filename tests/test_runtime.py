@@ -103,7 +103,7 @@ def test_importing_is_cheap() -> None:
 
 
 def test_the_public_names() -> None:
-    names = {"compile", "load", "quantize", "Model", "Target", "QccError", "__version__"}
+    names = {"autotune", "compile", "load", "quantize", "Model", "Target", "QccError", "__version__"}
     assert names == set(qcc.__all__) == set(dir(qcc))
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = qcc.nothing

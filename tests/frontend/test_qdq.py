@@ -119,8 +119,13 @@ def test_other_parameters_behind_the_clip_stay() -> None:
              op("QuantizeLinear", "r t z", "rq"), op("DequantizeLinear", "rq t z", "y")]
     proto = model(nodes, IMAGE, {"w": CONV["w"], "s": F(0.05), "t": F(0.037), "z": np.int8(3)})
     program = compiled(proto)
-    steps = [program.types[n.output].qparams for n in program.nodes if n.op in ("conv2d", "lut")]
-    assert [q and q.step for q in steps] == [float(F(0.05)), float(F(0.037))]
+    (conv,) = (n for n in program.nodes if n.op == "conv2d")
+    multiplier = program.constants[conv.inputs["multiplier"]] / 2.0 ** conv.attrs["shift"]
+    weights, after_table = (program.types[v].qparams for v in (conv.inputs["w"], conv.output))
+    assert weights is not None
+    assert F(0.05) * np.array(weights.scale) / multiplier == pytest.approx(float(F(0.05)))
+    assert after_table is not None
+    assert after_table.step == float(F(0.037))
 
 
 def test_quantized_integers_may_move() -> None:

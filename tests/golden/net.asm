@@ -38,6 +38,6 @@ matmul.write x=0 w=0 acc=0 rows=1 columns=1 channels=4 outputs=5 ; 3
 sync.weight load=0 weight=0 matrix=0 vector=8 store=0 ; 3
 loadw.param src=468 dst=8192 bytes=40 ; 3
 sync.vector load=0 weight=13 matrix=11 vector=0 store=0 ; 3
-requantize.plain acc=0 param=8192 out=64 rows=1 columns=1 outputs=5 row=5 pixel=5 residual=0 ; 3
-sync.store load=0 weight=0 matrix=0 vector=14 store=0 ; 3
-store.dram src=64 dst=64 n0=1 n1=1 n2=1 n3=5 s0=0 s1=0 s2=0 s3=1 d0=0 d1=0 d2=0 d3=1 ; 3
+requantize.plain acc=0 param=8192 out=128 rows=1 columns=1 outputs=5 row=5 pixel=5 residual=0 ; 3
+sync.store load=1 weight=0 matrix=0 vector=14 store=0 ; 3
+store.dram src=128 dst=64 n0=1 n1=1 n2=1 n3=5 s0=0 s1=0 s2=0 s3=1 d0=0 d1=0 d2=0 d3=1 ; 3
