@@ -24,6 +24,8 @@ LOOPS_TO_VECTORS = [
 ]  # fmt: skip
 
 
+EXTENT = "qcc.extent"
+"""Attribute of a function that has the trailing (begin, end) already: the extent of what it shares out."""
 MAGIC, MAGIC_BITS = 1.5 * 2.0**23, 0x4B400000
 """A float32 whose last bit is worth one, and its bits: they grow with what is added to it, rounded half to even."""
 
@@ -42,7 +44,27 @@ def nearest_integer(cast: Any) -> Any:
 def plain_function(func: Any, symbol: str, target: Any) -> tuple[Any, int]:
     """(function with pointer parameters and a trailing (begin, end), extent of the outermost parallel loop)."""
     lowered = tvm.ir.transform.Sequential(BLOCKS_TO_LOOPS)(tvm.IRModule({"main": func}))["main"]
-    begin, end = tirx.Var("begin", "int32"), tirx.Var("end", "int32")
+    if EXTENT in func.attrs:
+        *buffers, begin, end = lowered.params
+        body, extent = lowered.body, int(func.attrs[EXTENT])
+    else:
+        buffers, begin, end = lowered.params, tirx.Var("begin", "int32"), tirx.Var("end", "int32")
+        body, extent = _bounded(lowered.body, begin, end)
+    body = tvm_ffi.structural_map(body, (tirx.Cast, nearest_integer))
+    pointers, declarations = [], []
+    for buffer in buffers:
+        pointer = tirx.Var(buffer.name, tvm.ir.PointerType(tvm.ir.PrimType(str(buffer.dtype))))
+        pointers.append(pointer)
+        declarations.append(tirx.DeclBuffer(buffer, data=pointer))
+    plain = tirx.PrimFunc([*pointers, begin, end], tirx.SeqStmt([*declarations, body]))
+    plain = plain.with_attrs({"global_symbol": symbol, "target": target, "tirx.noalias": True})
+    finish = tvm.ir.transform.Sequential([*LOOPS_TO_VECTORS, tirx.transform.LowerIntrin()])
+    module = finish(tvm.IRModule({symbol: plain}))
+    return module[symbol], extent
+
+
+def _bounded(body: Any, begin: Any, end: Any) -> tuple[Any, int]:
+    """The body with its parallel loop from begin to end, and the extent that this loop had."""
     extents: list[int] = []
 
     def bound(loop: Any) -> Any:
@@ -51,17 +73,8 @@ def plain_function(func: Any, symbol: str, target: Any) -> tuple[Any, int]:
         extents.append(int(loop.extent))
         return tirx.For(loop.loop_var, begin, end - begin, tirx.ForKind.SERIAL, loop.body)
 
-    body = tvm_ffi.structural_map(lowered.body, [(tirx.For, bound), (tirx.Cast, nearest_integer)])
+    body = tvm_ffi.structural_map(body, (tirx.For, bound))
     if not extents:  # a parallel loop of one iteration was dropped
-        body, extents = tirx.For(tirx.Var("once", "int32"), begin, end - begin, tirx.ForKind.SERIAL, body), [1]
+        return tirx.For(tirx.Var("once", "int32"), begin, end - begin, tirx.ForKind.SERIAL, body), 1
     assert len(extents) == 1, f"a schedule marks exactly one loop parallel, not {len(extents)}"
-    pointers, declarations = [], []
-    for buffer in lowered.params:
-        pointer = tirx.Var(buffer.name, tvm.ir.PointerType(tvm.ir.PrimType(str(buffer.dtype))))
-        pointers.append(pointer)
-        declarations.append(tirx.DeclBuffer(buffer, data=pointer))
-    plain = tirx.PrimFunc([*pointers, begin, end], tirx.SeqStmt([*declarations, body]))
-    plain = plain.with_attrs({"global_symbol": symbol, "target": target, "tirx.noalias": True})
-    finish = tvm.ir.transform.Sequential([*LOOPS_TO_VECTORS, tirx.transform.LowerIntrin()])
-    module = finish(tvm.IRModule({symbol: plain}))
-    return module[symbol], extents[0]
+    return body, extents[0]

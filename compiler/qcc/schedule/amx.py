@@ -20,7 +20,7 @@ from tvm.script.ir_builder import tirx as T
 from qcc.lower.kernel import Kernel
 from qcc.schedule import avx512, floats, vnni
 from qcc.schedule.decide import Decide
-from qcc.schedule.intrinsic import function
+from qcc.schedule.intrinsic import shared_function
 from qcc.schedule.tiles import SHARES, divisors, nearest_divisor, tile_steps
 
 ROWS, ROW_BYTES = 16, 64
@@ -29,8 +29,9 @@ SUMS = 4
 """Tile registers that hold sums: 0 to 3. Pixels are in 4 and 5, weights in 6 and 7."""
 PIXELS, WEIGHTS = (4, 5), (6, 7)
 ROOM = 768 * 1024
-"""Bytes that may stay in the level-2 cache beside others: weights that are read for each group, or inputs that are read
-for each block of channels."""
+"""Bytes of weights that may stay in the level-2 cache beside others."""
+NEAR = 24 * 1024
+"""Bytes of weights that stay in the level-1 cache."""
 LEAST_CYCLES = 9
 """Cycles of a ``tdpbusd`` with few rows; otherwise one for each."""
 THROUGH_MEMORY = 12
@@ -110,18 +111,42 @@ def pays(kernel: Kernel, tiling: Tiling) -> bool:
     return bool(tiles < taps * groups * height * width / VNNI_GROUPS)
 
 
+def default_cols(kernel: Kernel) -> int:
+    """Blocks of channels that a group of tiles meets at once: two, which loads the fewest tiles for a product.
+
+    Weights of a few tiles of pixels that no cache holds are met once. Where a pixel takes few products, storing it
+    limits, best in whole cache lines.
+    """
+    _, height, width = kernel.param("outputs")
+    blocks, taps_y, taps_x, groups, _, _ = kernel.view("w").shape
+    pitch, steps = pitch_of(kernel), tile_steps(groups)
+    pixels = height * width if pitch is None else min(height * width, (height - 1) * pitch + width)
+    if pixels <= ROWS * SUMS and math.prod(kernel.view("w").shape) > ROOM:
+        return 1
+    narrow = groups // steps <= 8 or taps_y * taps_x * steps == 1
+    return next(c for c in ((4, 3, 2, 1) if narrow else (2, 3, 1)) if blocks % c == 0)
+
+
+def weights_first(kernel: Kernel, sets: int, groups: int) -> bool:
+    """Whether all groups of tiles meet some blocks of weights before the next ones, or all weights a group: by the
+    bytes that come from the level-2 cache again and again. Pixels come slower: they do not lie in line."""
+    _, height, width = kernel.param("outputs")
+    x = kernel.view("x").strides
+    weights = math.prod(kernel.view("w").shape)
+    image = kernel.param("stride") * x[1] * height if height > 1 else kernel.param("step") * width
+    return weights > ROOM or (weights > NEAR and 2 * groups * weights > 3 * sets * image)
+
+
 def conv_gemm(kernel: Kernel, decide: Decide) -> Any | None:
     """The function of a kernel, or None where vectors are better.
 
-    The parallel loop runs over (image, chunk of groups of tiles, blocks of channels).
+    Units are (image, chunk of groups of tiles, share of the sets of blocks of channels).
     """
     batch, height, width = kernel.param("outputs")
     blocks, pitch = kernel.view("w").shape[0], pitch_of(kernel)
-    default = next(c for c in (2, 3, 1) if blocks % c == 0)
-    few = pitch is not None and -(-((height - 1) * pitch + width) // ROWS) <= SUMS  # one pass over the weights
-    cols = decide("amx_cols", divisors(blocks, SUMS), 1 if few or height * width <= ROWS * SUMS else default)
+    cols = decide("amx_cols", divisors(blocks, SUMS), default_cols(kernel))
     options = [Tiling.of(height, width, p, None, SUMS // cols) for p in {None, pitch}]
-    best = min(options, key=lambda t: (t.cycles, t.pitch is None))
+    best = min(options, key=lambda t: (t.cycles, t.pitch is not None))
     if not decide("amx", [0, 1], int(pays(kernel, best))):
         return None
     joined = decide("amx_joined", [0, 1] if pitch is not None else [0], int(best.pitch is not None))
@@ -129,34 +154,31 @@ def conv_gemm(kernel: Kernel, decide: Decide) -> Any | None:
     rows = min(best.length, decide("amx_rows", range(1, ROWS + 1), best.rows))
     tiling = Tiling.of(height, width, best.pitch, rows, SUMS // cols)
     sets = blocks // cols
-    weight_bytes = math.prod(kernel.view("w").shape)
+    first = weights_first(kernel, sets, tiling.groups)
     enough = [s for s in divisors(sets) if batch * tiling.groups * (sets // s) >= SHARES] or [1]
-    default = enough[-1] if weight_bytes <= ROOM else 1
-    share = nearest_divisor(sets, decide("amx_share", divisors(blocks), default))
-    x = kernel.view("x").strides
-    image_bytes = kernel.param("stride") * x[1] * height if height > 1 else kernel.param("step") * width
+    share = nearest_divisor(sets, decide("amx_share", divisors(blocks), 1 if first else enough[-1]))
     chunks = divisors(tiling.groups)
     shared = [c for c in chunks if batch * (tiling.groups // c) * (sets // share) >= SHARES] or chunks[:1]
-    fitting = [c for c in shared if c * image_bytes // tiling.groups <= ROOM] or shared[:1]
     most = decide("amx_chunk", [0, *(1 << n for n in range((height * width).bit_length()))], 0)
-    chunk = nearest_divisor(tiling.groups, most or fitting[-1])
+    chunk = nearest_divisor(tiling.groups, most or shared[-1 if first else 0])
 
-    with IRBuilder() as builder, function(kernel) as p:
+    units, each = batch * (tiling.groups // chunk) * (sets // share), chunk * share
+    with IRBuilder() as builder, shared_function(kernel, units) as (p, begin, end):
         gemm = _Gemm(kernel, p, tiling, cols)
         gemm.configure()
-        with T.parallel(0, batch * (tiling.groups // chunk) * (sets // share)) as unit:
-            outer, block = T.bind(unit // (sets // share)), T.bind(unit % (sets // share) * share * cols)
-            image = T.bind(outer // (tiling.groups // chunk))
-            group = T.bind(outer % (tiling.groups // chunk) * chunk)
 
-            def work(number: Any) -> Work:
-                return Work(image, T.bind(group + number // share), T.bind(block + number % share * cols))
+        def work(number: Any) -> Work:
+            unit, inner = T.bind(T.floordiv(number, each)), T.bind(T.floormod(number, each))
+            outer, image = T.bind(unit // (sets // share)), T.bind(unit // (units // batch))
+            group = outer % (tiling.groups // chunk) * chunk + inner // share
+            return Work(image, T.bind(group), T.bind((unit % (sets // share) * share + inner % share) * cols))
 
-            gemm.reduce(work(T.int32(0)), None)
-            if chunk * share > 1:
-                with T.serial(1, chunk * share) as number:
-                    gemm.reduce(work(number), work(number - 1))
-            gemm.finish(work(T.int32(chunk * share - 1)))
+        first, last = T.bind(begin * each), T.bind(end * each)
+        gemm.reduce(work(first), None)
+        if units * each > 1:
+            with T.serial(first + 1, last) as number:
+                gemm.reduce(work(number), work(number - 1))
+        gemm.finish(work(last - 1))
         _tile("tilerelease")
     return builder.get()
 

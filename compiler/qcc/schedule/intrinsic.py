@@ -15,6 +15,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from qcc.lower.kernel import Kernel, View
+from qcc.lower.plain import EXTENT
 
 Parameter = tuple[str, tuple[int, ...], str]
 """Name, shape, dtype of a buffer."""
@@ -134,14 +135,40 @@ def store_channels(out: Any, v: Any, begin: Any, channels: int, row: Sequence[An
 
 @contextmanager
 def function(kernel: Kernel) -> Iterator[dict[str, Any]]:
-    """A function under construction: gives its parameters, flat buffers by operand key."""
+    """A function under construction, one of whose loops is parallel: gives its parameters, flat buffers by operand
+    key."""
     with T.prim_func(s_tir=True):
         T.func_name("main")
-        buffers = {o.key: T.arg(o.key, T.Buffer((_reach(o.view),), o.view.dtype)) for o in kernel.operands}
-        with T.sblock("root"):
-            T.reads()
-            T.writes()
+        buffers = _parameters(kernel)
+        with _root():
             yield buffers
+
+
+@contextmanager
+def shared_function(kernel: Kernel, extent: int) -> Iterator[tuple[dict[str, Any], Any, Any]]:
+    """A function that does units [begin, end) of ``extent`` itself: gives its buffers, begin and end.
+
+    For what wants to know the unit before; a parallel loop has independent iterations.
+    """
+    with T.prim_func(s_tir=True):
+        T.func_name("main")
+        T.func_attr({EXTENT: extent})
+        buffers = _parameters(kernel)
+        begin, end = T.arg("begin", T.int32()), T.arg("end", T.int32())
+        with _root(), T.If(begin < end), T.Then():
+            yield buffers, begin, end
+
+
+def _parameters(kernel: Kernel) -> dict[str, Any]:
+    return {o.key: T.arg(o.key, T.Buffer((_reach(o.view),), o.view.dtype)) for o in kernel.operands}
+
+
+@contextmanager
+def _root() -> Iterator[None]:
+    with T.sblock("root"):
+        T.reads()
+        T.writes()
+        yield
 
 
 def _reach(view: View) -> int:
