@@ -59,7 +59,7 @@ def conv_gemm(sch: Any, kernel: Kernel, decide: Decide) -> None:
 def conv_depthwise(sch: Any, kernel: Kernel, decide: Decide) -> None:
     """``loops.depthwise``."""
     _, taps_x, groups, lanes, _ = kernel.view("w").shape
-    lines, pixels = loops.depthwise_tile(kernel, decide, kernel.param("sliding"), REGISTERS)
+    lines, pixels = loops.depthwise_tile(kernel, decide, kernel.param("sliding"), REGISTERS, (8, 7))
     stride, dilation, storage = kernel.param("stride"), kernel.param("dilation"), kernel.view("x").dtype
     shape = (lines, pixels, stride, dilation, taps_x, kernel.param("parts"), groups)
     loops.depthwise(sch, (lines, pixels), lanes, avx2_intrin.depthwise(storage, *shape), _epilogue(kernel), (1, 1))

@@ -69,12 +69,14 @@ def gemm(
         sch.unroll(loop)
 
 
-def depthwise_tile(kernel: Kernel, decide: Decide, sharing: bool, most: int) -> tuple[int, int]:
+def depthwise_tile(
+    kernel: Kernel, decide: Decide, sharing: bool, most: int, usual: tuple[int, int]
+) -> tuple[int, int]:
     """(lines, pixels) of a tile; ``sharing`` says that two lines of outputs can have their columns in common, ``most``
-    is the largest number of pixels."""
+    is the largest number of pixels, ``usual`` the best one of a line and of two lines."""
     _, height, width = kernel.param("outputs")
     lines = decide("lines", [1, 2], 2) if sharing and height % 2 == 0 else 1
-    return lines, decide("pixels", divisors(width, most), nearest_divisor(width, 8 if lines == 1 else 7))
+    return lines, decide("pixels", divisors(width, most), nearest_divisor(width, usual[lines - 1]))
 
 
 def depthwise(

@@ -35,7 +35,8 @@ def conv_gemm(sch: Any, kernel: Kernel, decide: Decide) -> None:
 def conv_depthwise(sch: Any, kernel: Kernel, decide: Decide) -> None:
     """``loops.depthwise``; two pixels are finished together where a tile has two."""
     _, taps_x, groups, lanes, _ = kernel.view("w").shape
-    lines, pixels = loops.depthwise_tile(kernel, decide, kernel.param("sliding") and groups == 1, ACCUMULATORS)
+    sharing = kernel.param("sliding") and groups == 1
+    lines, pixels = loops.depthwise_tile(kernel, decide, sharing, ACCUMULATORS, (14, 14))
     stride, dilation = kernel.param("stride"), kernel.param("dilation")
     product = avx512.depthwise(lines, pixels, stride, dilation, taps_x, kernel.param("parts"), groups)
     pair = (2, 1) if lines == 2 else (1, 2) if pixels % 2 == 0 else (1, 1)
