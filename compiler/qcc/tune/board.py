@@ -29,7 +29,7 @@ QEMU = "qemu-system-arm"
 class BoardMeasure:
     """Instructions of one call, on the board that the target's file names."""
 
-    unit, exact, devices = "instructions", True, 1
+    unit, exact, whole, devices = "instructions", True, False, 1
 
     def __init__(self, target: Target) -> None:
         """Raises TuningError without a board, and ToolError if the counting plugin cannot be built."""

@@ -35,7 +35,7 @@ WAIT_SECONDS = 30.0
 class Farm:
     """Seconds, on any device with ``key``."""
 
-    unit, exact = "s", False
+    unit, exact, whole = "s", False, False
 
     def __init__(self, target: Target, address: str, key: str) -> None:
         """``address``: HOST:PORT of the tracker. Raises TuningError: no tracker, or no such device."""

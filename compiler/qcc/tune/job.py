@@ -1,12 +1,14 @@
-"""A tuning job: defaults first, then what the search asks for, then every winner once more beside its default."""
+"""A tuning job: defaults first, then what the search asks for, then the best candidates once more beside the default,
+in the model where it runs here."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 
 from qcc.errors import TuningError
@@ -14,8 +16,9 @@ from qcc.ir.graph import Graph
 from qcc.lower.build import Variant, Workers, build_kernels, plan_variants
 from qcc.lower.repack import repacked, scheduled_decisions
 from qcc.target import Target
+from qcc.tune.inmodel import ModelBench
 from qcc.tune.measure import Measure, Outcome, choose_measure
-from qcc.tune.records import LEAST_GAIN, Journal, Key, Record
+from qcc.tune.records import IN_MODEL, LEAST_GAIN, Journal, Key, Record
 from qcc.tune.search import require_tuner, search
 from qcc.tune.space import Chosen
 from qcc.tune.tasks import Candidate, Task, find_tasks
@@ -28,6 +31,8 @@ PROMISING = 0.985
 """A candidate with at most this part of the best one's time is measured a second time before it is believed."""
 PATIENCE = 24
 """Candidates for each task that may pass without gain before a job ends."""
+LEADING = 4
+"""The best candidates of a task that are measured in the model."""
 WORTH = 0.998
 """Gain of the whole model that counts as such."""
 
@@ -100,7 +105,8 @@ class _Job:
         self, graph: Graph, target: Target, journal: Journal, measure: Measure, workers: Workers,
         devices: ThreadPoolExecutor, jobs: int, watch: Callable[[Progress], None] | None,
     ) -> None:  # fmt: skip
-        self.target, self.journal, self.measure, self.workers, self.watch = target, journal, measure, workers, watch
+        self.graph, self.target, self.journal, self.measure = graph, target, journal, measure
+        self.workers, self.watch = workers, watch
         self.key, self.unit, self.jobs = Key.of(target), measure.unit, jobs
         self.pool, self.start, self.lock = devices, time.monotonic(), threading.Lock()
         self.tried = self.measured = self.failed = self.idle = 0
@@ -129,7 +135,9 @@ class _Job:
             ended = str(over)
         except KeyboardInterrupt:
             ended = "interrupted"
-        if self.measured and not self.measure.exact:
+        if self.measure.whole and ended != "interrupted":
+            self.settle()
+        elif self.measured and not self.measure.exact:
             self.confirm()
         rows = tuple(Row(t.what, t.count, self.value(t, {}), self.best_value(t), self.chosen(t)) for t in self.tasks)
         return Result(rows, self.unit, tuple(self.history), self.measured, self.failed, ended, tuple(self.remarks))
@@ -212,12 +220,48 @@ class _Job:
                 ratio = max(o.values[0] / o.values[1] for o in outcomes)
                 self.keep(task, chosen, replace(outcomes[0], values=(ratio * default,)))
 
-    def keep(self, task: Task, chosen: Chosen, outcome: Outcome) -> None:
+    def settle(self) -> None:
+        """Measure the best candidates of every task in the model, one of each at a time, then the winners once more:
+        of their two results the worse one counts."""
+        best = {task.kernel.digest: self.leading(task) for task in self.tasks}
+        rounds = [{d: known[n] for d, known in best.items() if n < len(known)} for n in range(LEADING)]
+        rounds = [r for r in rounds if any(self.found(t, r.get(t.kernel.digest, {}), IN_MODEL) is None
+                                           for t in self.tasks)]  # fmt: skip
+        if rounds:
+            self._say("compile the model")
+            with ModelBench(self.graph, self.target, self.tasks) as bench:
+                for number, chosen in enumerate(rounds):
+                    self._say(f"measure in the model, {number + 1} of {len(rounds) + 1}")
+                    self.keep_in_model(bench, chosen)
+                self._say("measure the best in the model")
+                self.keep_in_model(bench, {t.kernel.digest: self.chosen(t, IN_MODEL) for t in self.tasks})
+        self.unit = IN_MODEL
+
+    def leading(self, task: Task) -> list[Chosen]:
+        """The candidates that are to be measured in the model, all faster than the default."""
+        known = self.journal.records.ranked(self.key, task.kernel.digest, self.unit)
+        return [dict(r.decisions) for r in takewhile(lambda r: r.decisions, known[:LEADING])]
+
+    def keep_in_model(self, bench: ModelBench, chosen: Mapping[str, Chosen]) -> None:
+        """Measure decisions in the model; a value is the first one of the default times what they make of it."""
+        times = bench.times(chosen)
+        for task in self.tasks:
+            now, tuned = times[task.kernel.digest]
+            if self.found(task, {}, IN_MODEL) is None:
+                self.keep(task, {}, Outcome("ok", values=(now,)), IN_MODEL)
+            decisions = chosen.get(task.kernel.digest)
+            if decisions:
+                before, value = self.found(task, decisions, IN_MODEL), tuned / now * self.value(task, {}, IN_MODEL)
+                if before is not None and before.value is not None:
+                    value = max(value, before.value)
+                self.keep(task, decisions, Outcome("ok", values=(value,)), IN_MODEL)
+
+    def keep(self, task: Task, chosen: Chosen, outcome: Outcome, unit: str | None = None) -> None:
         """Write a record."""
         value = outcome.values[0] if outcome.status == "ok" else None
         decisions = tuple(sorted(chosen.items()))
-        record = Record(task.kernel.digest, task.what, self.target.name, self.key, decisions, outcome.status, self.unit,
-                        value, outcome.error)  # fmt: skip
+        record = Record(task.kernel.digest, task.what, self.target.name, self.key, decisions, outcome.status,
+                        unit or self.unit, value, outcome.error)  # fmt: skip
         with self.lock:
             self.journal.append(record)
             self.measured += 1
@@ -236,20 +280,21 @@ class _Job:
         decisions = {call.kernel.digest: scheduled_decisions(chosen)}
         return Candidate(task, call, build_kernels([call.kernel], self.target, chosen=decisions)[call.kernel.digest])
 
-    def found(self, task: Task, chosen: Chosen) -> Record | None:
+    def found(self, task: Task, chosen: Chosen, unit: str | None = None) -> Record | None:
         """The record of a candidate."""
-        return self.journal.records.find(self.key, task.kernel.digest, self.unit, tuple(sorted(chosen.items())))
+        decisions = tuple(sorted(chosen.items()))
+        return self.journal.records.find(self.key, task.kernel.digest, unit or self.unit, decisions)
 
-    def value(self, task: Task, chosen: Chosen) -> float:
+    def value(self, task: Task, chosen: Chosen, unit: str | None = None) -> float:
         """The value of a correct candidate."""
-        record = self.found(task, chosen)
+        record = self.found(task, chosen, unit)
         assert record is not None and record.value is not None, "it was measured"  # noqa: PT018
         return record.value
 
-    def chosen(self, task: Task) -> Chosen:
+    def chosen(self, task: Task, unit: str | None = None) -> Chosen:
         """The decisions that are best, ``{}`` where that is the default or hardly worse."""
-        best = self.journal.records.best(self.key, task.kernel.digest, self.unit)
-        better = best is not None and best.value is not None and best.value <= LEAST_GAIN * self.value(task, {})
+        best = self.journal.records.best(self.key, task.kernel.digest, unit or self.unit)
+        better = best is not None and best.value is not None and best.value <= LEAST_GAIN * self.value(task, {}, unit)
         return dict(best.decisions) if best is not None and better else {}
 
     def best_value(self, task: Task) -> float:

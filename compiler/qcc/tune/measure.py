@@ -51,6 +51,9 @@ class Measure(Protocol):
     exact: bool
     """The same value every time: nothing is measured twice, nor beside anything else."""
 
+    whole: bool
+    """Whole models can be timed there too."""
+
     @property
     def devices(self) -> int:
         """How many candidates can be measured at once."""
@@ -66,7 +69,7 @@ class Measure(Protocol):
 class Timed:
     """Seconds, by a measuring program on this machine or behind the target's command."""
 
-    unit, exact, devices = "s", False, 1
+    unit, exact, whole, devices = "s", False, True, 1
 
     def __init__(self, target: Target) -> None:
         self.target = target
@@ -116,7 +119,7 @@ def steady_times(running: Program, variants: int) -> tuple[float, ...]:
 class Counted:
     """Executed instructions, by the measuring program in QEMU's user mode: an emulator's time says nothing."""
 
-    unit, exact, devices = "instructions", True, 1
+    unit, exact, whole, devices = "instructions", True, False, 1
 
     def __init__(self, target: Target) -> None:
         self.target, self.plugin = target, built_plugin(data_folder("runtime") / "tune" / "count_aarch64.c")

@@ -30,6 +30,11 @@ FORMAT = 1
 LEAST_GAIN = 0.99
 """Decisions are used if they take at most this part of the default's time."""
 
+IN_MODEL = "s in model"
+"""The unit of seconds that a kernel's layers take in a model; "s" are those of the kernel alone."""
+UNITS = (IN_MODEL, "s", "instructions", "cycles")
+"""What says most about a device comes first."""
+
 Status = Literal["ok", "unbuildable", "crash", "timeout", "wrong"]
 Chosen = Mapping[str, int]
 
@@ -50,7 +55,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Record:
-    """One candidate of one kernel. ``value`` in ``unit`` ("s", "instructions", "cycles") is None unless it is "ok";
+    """One candidate of one kernel. ``value`` in ``unit``, one of ``UNITS``, is None unless it is "ok";
     ``error`` says what went wrong. ``kernel``: digest; ``what`` and ``machine`` are for people.
     """
 
@@ -113,14 +118,17 @@ class Records:
         """The record of a candidate."""
         return self._of.get((key, kernel), {}).get((unit, decisions))
 
+    def ranked(self, key: Key, kernel: str, unit: str) -> list[Record]:
+        """The correct candidates of a kernel, the fastest first."""
+        found = (r for r in self._of.get((key, kernel), {}).values() if r.unit == unit)
+        return sorted((r for r in found if r.value is not None), key=lambda r: r.value or 0.0)
+
     def best(self, key: Key, kernel: str, unit: str | None = None) -> Record | None:
-        """The fastest correct candidate of a kernel; times count before instructions, and those before cycles."""
-        found = [r for r in self._of.get((key, kernel), {}).values() if r.value is not None]
-        units = [unit] if unit is not None else ["s", "instructions", "cycles"]
-        for wanted in units:
-            fitting = [r for r in found if r.unit == wanted]
+        """The fastest correct candidate of a kernel, in the first of ``UNITS`` in which there is one."""
+        for wanted in UNITS if unit is None else (unit,):
+            fitting = self.ranked(key, kernel, wanted)
             if fitting:
-                return min(fitting, key=lambda r: r.value or 0.0)
+                return fitting[0]
         return None
 
     def chosen(self, key: Key, kernels: Iterable[str]) -> dict[str, dict[str, int]]:

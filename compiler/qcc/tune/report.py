@@ -9,7 +9,7 @@ from typing import Any
 
 from qcc.report import console, table
 from qcc.tune.job import Progress, Result
-from qcc.tune.records import Key, Records
+from qcc.tune.records import IN_MODEL, Key, Records
 
 WIDTH, HEIGHT, MARGIN = 640, 360, 56
 
@@ -50,7 +50,7 @@ def status(p: Progress, trials: int, seconds: float | None) -> str:
 
 def amount(value: float, unit: str) -> str:
     """A value with its unit."""
-    return f"{value * 1e6:,.1f} µs" if unit == "s" else f"{value:,.0f} {unit}"
+    return f"{value * 1e6:,.1f} µs{unit[1:]}" if unit in ("s", IN_MODEL) else f"{value:,.0f} {unit}"
 
 
 def summary(result: Result) -> None:
