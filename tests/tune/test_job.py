@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import jobs
 import numpy as np
@@ -18,13 +19,16 @@ import pytest
 from qcc import pipeline
 from qcc.emit.entry import prototype
 from qcc.errors import RecordsError, TuningError
+from qcc.ir.graph import Graph
 from qcc.target import Target, missing_here
-from qcc.tune import measure, report
-from qcc.tune.job import run_job
+from qcc.tune import job, measure, report
+from qcc.tune.inmodel import ModelBench
+from qcc.tune.job import LEADING, run_job
 from qcc.tune.measure import Outcome, Timed, choose_measure
 from qcc.tune.records import Key, Records, load_records, write_records
 from qcc.tune.search import require_tuner
-from qcc.tune.tasks import Candidate, find_tasks
+from qcc.tune.space import Chosen
+from qcc.tune.tasks import Candidate, Task, find_tasks
 from qcc.verify import random_samples, verify_model
 
 HOST = Target.load("host")
@@ -49,15 +53,15 @@ def test_the_same_seed_gives_the_same_records(whole: Path, tmp_path: Path) -> No
 def test_a_job_that_was_killed_goes_on(whole: Path, tmp_path: Path) -> None:
     path = tmp_path / "killed.tune"
     folders = [str(Path(__file__).parent), str(Path(__file__).parents[1]), str(Path(pipeline.__file__).parents[1])]
-    job = subprocess.Popen([sys.executable, str(Path(jobs.__file__)), str(path)],
+    running = subprocess.Popen([sys.executable, str(Path(jobs.__file__)), str(path)],
                            env={**os.environ, "PYTHONPATH": os.pathsep.join(folders)}, start_new_session=True)
     deadline = time.monotonic() + 300
     while not (path.exists() and path.read_text().count("\n") >= 7):
-        assert job.poll() is None, "it ended by itself"
+        assert running.poll() is None, "it ended by itself"
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    os.killpg(job.pid, signal.SIGKILL)
-    job.wait()
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
     before = load_records(path)
     assert before.damaged == 0
     assert 7 <= len(before) < len(load_records(whole))
@@ -147,6 +151,65 @@ def test_what_crashes_hangs_or_is_wrong_is_never_chosen(tmp_path: Path, monkeypa
     assert {r.status: bool(r.error) for r in failed} == dict.fromkeys(PLANTED, True)
     chosen = Records(records).chosen(Key.of(HOST), {r.kernel for r in records})
     assert not {(k, tuple(sorted(c.items()))) for k, c in chosen.items()} & {(r.kernel, r.decisions) for r in failed}
+
+
+class Beside(jobs.Formula):
+    """Values of a kernel alone, on what runs whole models too."""
+
+    exact, whole = False, True
+
+    def run(self, candidates: Sequence[Candidate]) -> Outcome:
+        return Outcome("ok", values=tuple(super(Beside, self).run([c]).values[0] for c in candidates))
+
+
+class Reversed:
+    """A model in which a kernel's worst candidate is the best one, and the default is worse still."""
+
+    asked: ClassVar[list[dict[str, Chosen]]] = []
+
+    def __init__(self, graph: Graph, target: Target, tasks: Sequence[Task]) -> None:
+        self.tasks = tasks
+
+    def __enter__(self) -> Reversed:
+        return self
+
+    def __exit__(self, *failure: object) -> None: ...
+
+    def times(self, chosen: dict[str, Chosen]) -> dict[str, tuple[float, float]]:
+        rank = len(self.asked)
+        self.asked.append(chosen)
+        return {t.kernel.digest: (1.0, 0.9 - 0.1 * rank if rank < LEADING else 0.65) for t in self.tasks}
+
+
+def test_the_model_has_the_last_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job, "ModelBench", Reversed)
+    path = tmp_path / "model.tune"
+    result = run_job(jobs.network(), HOST, path, trials=60, measure=Beside(), seed=3)
+    known, key = load_records(path), Key.of(HOST)
+    *rounds, last = Reversed.asked
+    assert len(rounds) == LEADING
+    rows = {row.what: row for row in result.rows}
+    for task in find_tasks(jobs.network(), HOST):
+        digest, row = task.kernel.digest, rows[task.what]
+        tried = [r[digest] for r in rounds if digest in r]
+        alone = [dict(r.decisions) for r in known.ranked(key, digest, "instructions")]
+        assert tried == alone[: len(tried)], "the best ones alone"
+        assert last[digest] == tried[-1] == row.decisions == known.chosen(key, [digest])[digest]
+        assert (row.default, row.tuned) == (1.0, 0.65), "of two results the worse one counts"
+    again = run_job(jobs.network(), HOST, path, trials=60, measure=Beside(), seed=3)
+    assert again.measured == 0
+    assert again.rows == result.rows
+
+
+def test_a_model_is_measured_layer_by_layer() -> None:
+    graph = jobs.network()
+    tasks = find_tasks(graph, HOST)
+    with ModelBench(graph, HOST, tasks) as bench:
+        name, decision = tasks[0].kernel.digest, tasks[0].space.decisions[0]
+        other = next(c for c in decision.candidates if c != decision.default)
+        times = bench.times({name: {decision.name: other}})
+    assert times.keys() == {t.kernel.digest for t in tasks}
+    assert all(default > 0 and tuned > 0 for default, tuned in times.values())
 
 
 def test_a_default_that_fails_is_left_out(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def status(p: Progress, trials: int, seconds: float | None) -> str:
 
 def amount(value: float, unit: str) -> str:
     """A value with its unit."""
-    return f"{value * 1e6:,.1f} µs{unit[1:]}" if unit in ("s", IN_MODEL) else f"{value:,.0f} {unit}"
+    return f"{value * 1e6:,.1f} µs" if unit in ("s", IN_MODEL) else f"{value:,.0f} {unit}"
 
 
 def summary(result: Result) -> None:
@@ -64,7 +64,9 @@ def summary(result: Result) -> None:
         values = (amount(row.default, result.unit), amount(row.tuned, result.unit), f"{row.default / row.tuned:.3f}")
         made.add_row(row.what, str(row.count), *values, f"{row.count * row.default / default:.1%}", decisions)
     out.print(made)
-    out.print(f"tuned kernels: {amount(default, result.unit)} → {amount(tuned, result.unit)}, {default / tuned:.3f}x")
+    what = "kernels in the model" if result.unit == IN_MODEL else "kernels"
+    sums = f"{amount(default, result.unit)} → {amount(tuned, result.unit)}"
+    out.print(f"tuned {what}: {sums}, {default / tuned:.3f}x")
     out.print(f"{result.measured} measured, {result.failed} of them failed; {result.ended}")
     for remark in result.remarks:
         out.print(f"remark  {remark}", soft_wrap=True)
@@ -110,7 +112,8 @@ def show_records(records: Records, known: Sequence[tuple[str, Key]]) -> None:
         values = [amount(r.value, unit) if r and r.value is not None else "" for r in (default, best)]
         gain = f"{default.value / best.value:.3f}" if default and best and default.value and best.value else ""
         age = "" if key in current or key.target not in names else "older schedules"
-        made.add_row(kernel, group[-1].what, names.get(key.target, group[-1].machine), str(len(group)),
+        what = group[-1].what + (", in a model" if unit == IN_MODEL else "")
+        made.add_row(kernel, what, names.get(key.target, group[-1].machine), str(len(group)),
                      str(sum(r.value is None for r in group)), *values, gain,
                      ", ".join(f"{k} {v}" for k, v in best.decisions) if best else "", age)  # fmt: skip
     out = console()
