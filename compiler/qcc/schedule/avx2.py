@@ -27,13 +27,13 @@ WIDENED_BYTES = 24 * 1024
 def gemm_tile(pixels: int, blocks: int) -> tuple[int, int]:
     """Default (rows, cols): the fewest operand instructions per product (widening a vector of weights takes two).
 
-    Besides the sums, registers hold ``cols`` vectors of weights, a pair of a pixel and a product.
+    Besides the sums, registers hold ``cols`` vectors of weights and a pair of a pixel, which becomes the last product.
     """
     options = [
         (rows, cols)
         for rows in divisors(pixels, ACCUMULATORS)
         for cols in divisors(blocks, ACCUMULATORS)
-        if rows * cols <= ACCUMULATORS and rows * cols + cols + 2 <= REGISTERS
+        if rows * cols <= ACCUMULATORS and rows * cols + cols + 1 <= REGISTERS
     ]
     return min(options, key=lambda tile: (tile[0] + 2 * tile[1]) / (tile[0] * tile[1]))
 
