@@ -74,6 +74,16 @@ class Result:
     ended: str
     remarks: tuple[str, ...]
 
+    @property
+    def default(self) -> float:
+        """The sum over the model, by default."""
+        return sum(row.count * row.default for row in self.rows)
+
+    @property
+    def tuned(self) -> float:
+        """The sum over the model, tuned."""
+        return sum(row.count * row.tuned for row in self.rows)
+
 
 class _Over(Exception):  # noqa: N818 - the end of a job is no error
     """The job ends."""

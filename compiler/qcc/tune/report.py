@@ -55,9 +55,7 @@ def amount(value: float, unit: str) -> str:
 
 def summary(result: Result) -> None:
     """One row for each task, those with the largest share of the model's time first; totals."""
-    out = console()
-    default, tuned = (sum(row.count * value for row, value in zip(result.rows, values, strict=True))
-                      for values in ([r.default for r in result.rows], [r.tuned for r in result.rows]))  # fmt: skip
+    out, default, tuned = console(), result.default, result.tuned
     made = table(None, "task", ">calls", ">default", ">tuned", ">gain", ">share", "decisions")
     for row in sorted(result.rows, key=lambda r: -r.count * r.default):
         decisions = ", ".join(f"{k} {v}" for k, v in sorted(row.decisions.items()))
