@@ -29,7 +29,7 @@ SUMS = 4
 """Tile registers that hold sums: 0 to 3. Pixels are in 4 and 5, weights in 6 and 7."""
 PIXELS, WEIGHTS = (4, 5), (6, 7)
 ROOM = 768 * 1024
-"""Bytes of weights that may stay in the level-2 cache beside others."""
+"""Bytes of weights, or of results, that may stay in the level-2 cache beside others."""
 NEAR = 24 * 1024
 """Bytes of weights that stay in the level-1 cache."""
 LEAST_CYCLES = 9
@@ -43,6 +43,8 @@ AHEAD = 8192
 NEXT_BYTES, NEXT_LINES = 256 * 1024, 4
 """Bytes behind the weights that the other groups prefetch into the level-2 cache: the next layers' weights lie there.
 Lines of a step at most."""
+RESULTS_AHEAD = 4096
+"""Bytes by which lines of a result beyond ``ROOM`` are prefetched to be written."""
 VNNI_GROUPS = 2
 """Groups of four products that ``vpdpbusd`` multiplies in a cycle, for 16 channels."""
 
@@ -329,6 +331,8 @@ class _Gemm:
             channel, begin = (work.block + j) * ROWS, (number * self.cols + j) * ROWS
             sums = [self.sums[T.ramp(begin + i * ROWS, 1, ROWS)] for i in range(count)]
             y, into = self.p["y"], pixel(self.y) + channel
+            if math.prod(self.kernel.view("y").shape) > ROOM:
+                _prefetch(T.address_of(y[into + RESULTS_AHEAD]), LEVEL_1, write=True)
             out = T.decl_buffer((ROWS * count,), str(y.dtype), data=y.data, elem_offset=into)
             if "step" in self.p:
                 self._store_floats(out, sums, channel, pixel(residual) + channel if residual is not None else None)
@@ -372,9 +376,9 @@ def _guarded(condition: Any | None, body: Callable[[], None]) -> None:
         body()
 
 
-def _prefetch(address: Any, level: int) -> None:
-    """Bring a line into a cache to be read; any address will do."""
-    T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch", address, T.int32(0), T.int32(level), T.int32(1)))
+def _prefetch(address: Any, level: int, write: bool = False) -> None:
+    """Bring a line into a cache to be read, or to be written; any address will do."""
+    T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch", address, T.int32(write), T.int32(level), T.int32(1)))
 
 
 def _tile(name: str, *operands: Any) -> None:
