@@ -73,6 +73,8 @@ class Tiling:
         """``rows`` and ``at_once`` are the most; without ``rows`` they are chosen."""
         lines, length = (height, width) if pitch is None else (1, (height - 1) * pitch + width)
         tiles = -(-length // min(ROWS, rows or ROWS))
+        if lines == 1:  # a last group is as large as the others
+            tiles += -tiles % min(at_once, tiles)
         return Tiling(pitch, lines, length, min(length, rows or -(-length // tiles)), min(at_once, lines * tiles))
 
     @property
