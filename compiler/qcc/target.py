@@ -123,9 +123,9 @@ class Target(_Table):
         """Whether images are kept with their padding around them: it costs memory and saves conditions."""
         return not self.firmware
 
-    def with_emit(self, emit: str | None) -> Target:
-        """The target with another form of output, for microcontrollers; raises TargetError."""
-        if emit is None or emit == self.emit:
+    def with_emit(self, emit: str) -> Target:
+        """The target with another form of output, for microcontrollers: "c" or "object". Raises TargetError."""
+        if emit == self.emit:
             return self
         if not self.firmware:
             raise TargetError(f"{self.name} has no form '{emit}'", hint="choose a microcontroller, or leave --emit out")
