@@ -102,10 +102,9 @@ class Net:
 MOBILENET_V1 = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1))
 
 
-def mobilenet_v1(alpha: float, height: int, width: int | None = None, classes: int = 1001, channels: int = 3,
-                 output_stride: int = 32) -> tuple[Net, str]:
+def mobilenet_v1(alpha: float, height: int, width: int | None = None, output_stride: int = 32) -> tuple[Net, str]:
     """The body, up to the last pointwise convolution; strides beyond ``output_stride`` become dilations."""
-    net = Net(f"mobilenet_v1_{alpha}_{height}", 1, height, width or height, channels)
+    net = Net(f"mobilenet_v1_{alpha}_{height}", 1, height, width or height, 3)
     x, reached, dilation = net.conv("x", int(32 * alpha), 3, 2), 2, 1
     for outputs, stride in MOBILENET_V1:
         if stride == 2 and reached == output_stride:
@@ -118,10 +117,10 @@ def mobilenet_v1(alpha: float, height: int, width: int | None = None, classes: i
     return net, x
 
 
-def mobilenet_v1_classifier(alpha: float, size: int, last: bool = True, classes: int = 1001) -> Graph:
+def mobilenet_v1_classifier(alpha: float, size: int, last: bool = True) -> Graph:
     net, x = mobilenet_v1(alpha, size)
     x = net.mean(x)
-    return net.output(net.dense(x, classes) if last else x)
+    return net.output(net.dense(x, 1001) if last else x)
 
 
 def posenet(height: int, width: int) -> Graph:
@@ -160,8 +159,8 @@ def deeplab(size: int = 513, classes: int = 21) -> Graph:
     return net.output(net.conv(net.conv(near, 256), classes))
 
 
-def _inverted(name: str, size: int, stem: int, blocks: tuple[tuple[int, int, int, int, int, bool], ...],
-              scale: float = 1.0, depth: float = 1.0, classes: int = 1001) -> Graph:
+def _inverted(name: str, size: int, blocks: tuple[tuple[int, int, int, int, int, bool], ...],
+              scale: float = 1.0, depth: float = 1.0) -> Graph:
     """Inverted residuals; ``fused`` ones expand by a full convolution. Blocks: repeats, kernel, stride, expansion,
     outputs, fused.
     """
@@ -170,7 +169,7 @@ def _inverted(name: str, size: int, stem: int, blocks: tuple[tuple[int, int, int
     def width(channels: float) -> int:
         return max(8, int(channels * scale + 4) // 8 * 8)
 
-    x = net.conv("x", width(stem), 3, 2)
+    x = net.conv("x", width(32), 3, 2)
     for repeats, kernel, stride, expand, outputs, fused in blocks:
         for i in range(int(np.ceil(repeats * depth))):
             step, wide = (stride if i == 0 else 1), net.shape(x)[3] * expand
@@ -178,20 +177,20 @@ def _inverted(name: str, size: int, stem: int, blocks: tuple[tuple[int, int, int
             inner = net.conv(x, wide, kernel, step) if fused else net.depthwise(near, kernel, step)
             same = step == 1 and net.shape(x)[3] == width(outputs)
             x = net.conv(inner, width(outputs), residual=x if same else None)
-    return net.output(net.dense(net.mean(net.conv(x, 1280)), classes))
+    return net.output(net.dense(net.mean(net.conv(x, 1280)), 1001))
 
 
-def mobilenet_edgetpu(scale: float = 0.75, size: int = 224) -> Graph:
-    return _inverted("mobilenet_edgetpu", size, 32, (
+def mobilenet_edgetpu() -> Graph:
+    return _inverted("mobilenet_edgetpu", 224, (
         (1, 3, 1, 1, 16, False), (1, 3, 2, 8, 32, True), (3, 3, 1, 4, 32, True), (1, 3, 2, 8, 48, True),
         (3, 3, 1, 4, 48, True), (1, 3, 2, 8, 96, False), (3, 3, 1, 4, 96, False), (1, 3, 1, 8, 96, False),
         (3, 3, 1, 4, 96, False), (1, 5, 2, 8, 160, False), (3, 5, 1, 4, 160, False), (1, 3, 1, 8, 192, False)),
-        scale)  # fmt: skip
+        scale=0.75)  # fmt: skip
 
 
 def efficientnet_edgetpu(size: int, depth: float) -> Graph:
     """S: 224, 1.0; M: 240, 1.1."""
-    return _inverted("efficientnet_edgetpu", size, 32, (
+    return _inverted("efficientnet_edgetpu", size, (
         (1, 3, 1, 3, 24, True), (2, 3, 2, 8, 32, True), (4, 3, 2, 8, 48, True), (5, 5, 2, 8, 96, False),
         (4, 5, 1, 8, 144, False), (2, 5, 2, 8, 192, False)), depth=depth)  # fmt: skip
 
@@ -300,33 +299,3 @@ def resnet50_topology() -> Graph:
             x = conv(inner, size, 4 * width, 1, residual=short)
         size //= 2
     return net.output(net.dense(net.mean(x), 1000))
-
-
-def resnet8() -> Graph:
-    net = Net("resnet8", 1, 32, 32, 3)
-    x = net.conv("x", 16, 3)
-    for outputs, stride in ((16, 1), (32, 2), (64, 2)):
-        short = net.conv(x, outputs, 1, stride) if stride > 1 else x
-        x = net.conv(net.conv(x, outputs, 3, stride), outputs, 3, residual=short)
-    return net.output(net.dense(net.mean(x), 10))
-
-
-def keyword_spotting() -> Graph:
-    net = Net("kws", 1, 49, 10, 1)
-    x = net.conv("x", 64, (10, 4), 2)
-    for _ in range(4):
-        x = net.conv(net.depthwise(x), 64)
-    return net.output(net.dense(net.mean(x), 12))
-
-
-def visual_wake_words() -> Graph:
-    net, x = mobilenet_v1(0.25, 96)
-    return net.output(net.dense(net.mean(x), 2))
-
-
-def anomaly_detection() -> Graph:
-    net = Net("ad", 1, 640)
-    x = "x"
-    for outputs in (128, 128, 128, 128, 8, 128, 128, 128, 128, 640):
-        x = net.dense(x, outputs)
-    return net.output(x)

@@ -1,8 +1,8 @@
 /* A program around one compiled model, for machines that the compiler does not run on: commands come on standard input,
  * results go to standard output. Compiled with -Dmodel_run=<prefix>_run and so on.
  *
- * Numbers are int32 and double in the machine's byte order; arrays are their bytes. First come the sizes: the number of
- * inputs and the bytes of each, the same for outputs, the bytes of the arena. Then commands of one character:
+ * Arrays are their bytes, numbers as in qcc/pipe.h. First come the sizes: the number of inputs and the bytes of each,
+ * the same for outputs, the bytes of the arena. Then commands of one character:
  *
  *   r inputs            -> outputs                    one inference
  *   t inputs            -> (node, arena)..., -1       the arena after each node
@@ -10,29 +10,14 @@
  *   l seconds           -> n, nodes, rounds, doubles  times of each node, round after round, on the last inputs
  *   s threads           -> threads                    sets their number, returns how many there are
  *
- * On ARM an inference, and each node of `l`, stands between `hint #126` and `hint #127`: they do nothing, and an
- * emulator's plugin can count the instructions between them. */
+ * An inference, and each node of `l`, stands between marks for an emulator that counts instructions. */
 #define _POSIX_C_SOURCE 199309L
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <time.h>
+#include "qcc/pipe.h"
 
 int model_run(const void *const *inputs, void *const *outputs);
 int model_set_threads(int count);
 void model_set_hook(void (*hook)(void *context, int32_t node), void *context);
 const uint8_t *model_arena(void);
-
-#ifdef __aarch64__
-#define MARK_START() __asm__ volatile("hint #126" ::: "memory")
-#define MARK_END() __asm__ volatile("hint #127" ::: "memory")
-#elif defined __arm__ && !defined __thumb__
-#define MARK_START() __asm__ volatile(".inst 0xe320f07e" ::: "memory")
-#define MARK_END() __asm__ volatile(".inst 0xe320f07f" ::: "memory")
-#else
-#define MARK_START() (void)0
-#define MARK_END() (void)0
-#endif
 
 enum { MOST_ARRAYS = 64, MOST_NODES = 4096, MOST_STAMPS = 1 << 20 };
 
@@ -48,33 +33,6 @@ static int32_t nodes[MOST_NODES];
 static int32_t node_count, stamp_count;
 static double stamps[MOST_STAMPS];
 static double before;
-
-static void fail(const char *what)
-{
-    fprintf(stderr, "%s\n", what);
-    exit(1);
-}
-
-static void get(void *to, size_t bytes)
-{
-    if (bytes && fread(to, 1, bytes, stdin) != bytes) {
-        fail("the input ended early");
-    }
-}
-
-static void put(const void *from, size_t bytes)
-{
-    if (bytes && fwrite(from, 1, bytes, stdout) != bytes) {
-        fail("the output cannot be written");
-    }
-}
-
-static int32_t get_int(void)
-{
-    int32_t value;
-    get(&value, sizeof value);
-    return value;
-}
 
 static double get_double(void)
 {
@@ -115,13 +73,6 @@ static void run(void)
     MARK_START();
     model_run((const void *const *)inputs.data, outputs.data);
     MARK_END();
-}
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
 static void show_arena(void *context, int32_t node)

@@ -70,8 +70,8 @@ def compile_command(
                 click.echo(show(graph), nl=False)  # an integer model has no stage "simplify"
                 return
     folder = output or Path("build") / model.stem
-    made = pipeline.compile(model, target=target, calib=calib, out=folder, name=name, io=io, jobs=jobs, dump_ir=dump_ir,
-                            host=host, emit=emit, package=package, records=records, mode=mode)
+    made = pipeline.compile(model, target=pipeline.load_target(target, emit), calib=calib, out=folder, name=name, io=io,
+                            jobs=jobs, dump_ir=dump_ir, host=host, package=package, records=records, mode=mode)
     report.summary(made.manifest, folder)
 
 

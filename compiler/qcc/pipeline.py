@@ -50,32 +50,26 @@ def compile(
     out: str | Path | None = None, name: str | None = None, io: Io | None = None, method: str = "mse",
     jobs: int | None = None, dump_ir: str | Path | None = None, progress: bool | None = None,
     example_inputs: Any = None, host: str | Path | Target | None = None, package: str | None = None,
-    records: str | Path | None = None, mode: Mode = "int8", emit: str | None = None,
+    records: str | Path | None = None, mode: Mode = "int8",
 ) -> Model | NpuModel:
     """Compile a model into a library for ``target``, or into an accelerator's program, and load it.
 
     ``model``: path or bytes of an ONNX or TFLite file, an ``onnx.ModelProto``, a ``torch.nn.Module`` (with
     ``example_inputs``, a tuple of tensors) or ``torch.export.ExportedProgram``, or a ``Graph``. Quantized models need
     no ``calib``; one that is integer already keeps its own inputs and outputs whatever ``io`` says. ``calib``: samples
-    (``quantize.calibrate.Samples``), or the path of a file or folder of them.
-    ``out``: the artifact's folder; without it the artifact lives as long as the returned model. ``io``: "float", or
-    "int8" for inputs and outputs in the model's own quantization (None: "int8" for microcontrollers). ``method``: how
-    ranges are chosen
+    (``quantize.calibrate.Samples``), or the path of a file or folder of them. ``out``: the artifact's folder; without
+    it the artifact lives as long as the returned model. ``io``: "float", or "int8" for inputs and outputs in the
+    model's own quantization (None: "int8" for microcontrollers). ``method``: how ranges are chosen
     (``quantize.observers.METHODS``). ``jobs``: processes that build kernels. ``dump_ir``: a folder for the graph after
     each stage. ``progress``: bars on stderr (None: where that is a terminal). ``host``: with an accelerator, the target
     for nodes that it cannot compute. ``package``: the kind of firmware project that C source is for
-    (``emit.ecosystems``). ``emit``: "c" or "object", another form of output than the target's. ``records``: a file
-    that ``qcc tune`` wrote (None: those that come with qcc). ``mode``: "int8"; "dynamic" (int8 weights, activations
-    quantized while it runs) or "float16" (float16 weights, float32 arithmetic), which need no ``calib`` and a CPU
-    target (docs/modes.md). Raises ``QccError``.
+    (``emit.ecosystems``). ``records``: a file that ``qcc tune`` wrote (None: those that come with qcc). ``mode``:
+    "int8"; "dynamic" (int8 weights, activations quantized while it runs) or "float16" (float16 weights, float32
+    arithmetic), which need no ``calib`` and a CPU target (docs/modes.md). Raises ``QccError``.
     """
     from qcc.emit.library import check_output
 
     chosen = load_target(target)
-    if emit is not None:
-        if not isinstance(chosen, Target):
-            raise TargetError(f"{chosen.name} has no form '{emit}'", hint="choose a microcontroller")
-        chosen = chosen.with_emit(emit)
     if mode != "int8":
         check_mode(mode, chosen, calib, io)
     if package is not None and not (isinstance(chosen, Target) and chosen.emit == "c"):
@@ -125,13 +119,20 @@ def check_mode(mode: Mode, target: Target | Description, calib: Any, io: Io | No
         raise QccError(f"inputs and outputs are float in mode {mode}", hint="leave out --io int8")
 
 
-def load_target(target: str | Path | Target | Description) -> Target | Description:
-    """A target by name or file: a CPU, or an accelerator (``kind = "npu"``). Raises TargetError."""
+def load_target(target: str | Path | Target | Description, emit: str | None = None) -> Target | Description:
+    """A target by name or file: a CPU, or an accelerator (``kind = "npu"``). Raises TargetError.
+
+    ``emit``: see ``Target.with_emit``.
+    """
     from qcc.npu.description import Description, is_npu
 
-    if isinstance(target, Target | Description):
+    if not isinstance(target, Target | Description):
+        target = Description.load(target) if is_npu(target) else Target.load(target)
+    if emit is None:
         return target
-    return Description.load(target) if is_npu(target) else Target.load(target)
+    if isinstance(target, Description):
+        raise TargetError(f"{target.name} has no form '{emit}'", hint="choose a microcontroller")
+    return target.with_emit(emit)
 
 
 def quantize(

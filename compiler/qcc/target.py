@@ -123,9 +123,9 @@ class Target(_Table):
         """Whether images are kept with their padding around them: it costs memory and saves conditions."""
         return not self.firmware
 
-    def with_emit(self, emit: str | None) -> Target:
-        """The target with another form of output, for microcontrollers; raises TargetError."""
-        if emit is None or emit == self.emit:
+    def with_emit(self, emit: str) -> Target:
+        """The target with another form of output, for microcontrollers: "c" or "object". Raises TargetError."""
+        if emit == self.emit:
             return self
         if not self.firmware:
             raise TargetError(f"{self.name} has no form '{emit}'", hint="choose a microcontroller, or leave --emit out")
@@ -212,14 +212,19 @@ def host_target() -> Target:
     return max(fitting, key=lambda t: (t.rows * t.lanes * t.dot, t.name))
 
 
-def _read(path: Path) -> Target:
+def read_table(path: Path) -> dict[str, Any]:
+    """Contents of a TOML file; raises TargetError."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise TargetError(f"cannot be read ({reason})", where=str(path), hint="give the path of a file") from error
     except tomllib.TOMLDecodeError as error:
         raise TargetError(f"not valid TOML: {error}", where=str(path), hint="see targets/*.toml") from error
+
+
+def _read(path: Path) -> Target:
+    table = read_table(path)
     try:
         target = Target.model_validate(table)
     except ValidationError as error:

@@ -4,6 +4,15 @@
 
 #include "qcc_scalar.h"
 
+#if QCC_DSP
+/* Instructions on named registers: load two words; widen the bytes at even and at odd places; add two products. */
+#define QCC_LOAD(first, second, from) "ldrd   %[" first "], %[" second "], [%[" from "]], #8\n\t"
+#define QCC_WIDEN(even, odd)                                                                                           \
+    "sxtb16 %[" even "], %[" odd "]\n\t"                                                                               \
+    "sxtb16 %[" odd "], %[" odd "], ror #8\n\t"
+#define QCC_ADD(sum, w, x) "smlad  %[" sum "], %[" w "], %[" x "], %[" sum "]\n\t"
+#endif
+
 /* ---- Columns: the inputs of a convolution's output pixel as int16, in groups of four (a, b, c, d) that are kept as
  * (a, c) and (b, d). The groups of two pixels lie interleaved: group g of the first pixel is at 8 g and 8 g + 4, that
  * of the second two elements further. ---- */
@@ -14,9 +23,7 @@ static inline void qcc_widen(int16_t *column, const int8_t *from, int32_t groups
     int32_t even, odd;
     const int8_t *const end = &from[4 * groups];
     __asm__ volatile("1:\n\t"
-                     "ldr    %[odd], [%[from]], #4\n\t"
-                     "sxtb16 %[even], %[odd]\n\t"
-                     "sxtb16 %[odd], %[odd], ror #8\n\t"
+                     "ldr    %[odd], [%[from]], #4\n\t" QCC_WIDEN("even", "odd")
                      "cmp    %[from], %[end]\n\t"
                      "str    %[odd], [%[to], #8]\n\t"
                      "str    %[even], [%[to]], #16\n\t"
@@ -34,43 +41,52 @@ static inline void qcc_widen(int16_t *column, const int8_t *from, int32_t groups
 #endif
 }
 
-/* sums[2 * c + p] += products of two pixels' columns with the weights of two channels; a group of weights is
- * (a0, a1, c0, c1), (b0, b1, d0, d1) for channels 0 and 1. */
+/* ---- Sums of products. A group of the weights of channels 0 and 1 is (a0, a1, c0, c1), (b0, b1, d0, d1) as bytes; as
+ * int16 ("words"), twice as long, it is widened already: (a0, c0), (a1, c1), (b0, d0), (b1, d1). ---- */
+
+#if QCC_DSP
+/* The register that only widening needs. */
+#define QCC_SPARE [t] "=&r"(t),
+/* The code of a group, with weights in bytes and in words, and the body of a function around it. */
+#define QCC_ADD_2X2(w0, w1)                                                                                            \
+    QCC_ADD("s0", w0, "x") QCC_ADD("s1", w0, "y") QCC_ADD("s2", w1, "x") QCC_ADD("s3", w1, "y")
+#define QCC_BYTES_2X2                                                                                                  \
+    QCC_LOAD("a", "b", "w")                                                                                            \
+    QCC_LOAD("x", "y", "column") QCC_WIDEN("t", "a") QCC_ADD_2X2("t", "a")                                             \
+    QCC_LOAD("x", "y", "column") QCC_WIDEN("t", "b") QCC_ADD_2X2("t", "b")
+#define QCC_WORDS_2X2                                                                                                  \
+    QCC_LOAD("a", "b", "w") QCC_LOAD("x", "y", "column") QCC_ADD_2X2("a", "b")                                         \
+    QCC_LOAD("a", "b", "w") QCC_LOAD("x", "y", "column") QCC_ADD_2X2("a", "b")
+#define QCC_DOT_2X2(group, spare)                                                                                      \
+    int32_t s0 = sums[0], s1 = sums[1], s2 = sums[2], s3 = sums[3], a, b, x, y;                                        \
+    const void *const end = &w[8 * groups];                                                                            \
+    if ((groups & 1) != 0) {                                                                                           \
+        __asm__ volatile(group                                                                                         \
+                         : [s0] "+&r"(s0), [s1] "+&r"(s1), [s2] "+&r"(s2), [s3] "+&r"(s3), [w] "+&r"(w),               \
+                           [column] "+&r"(column), [a] "=&r"(a), [b] "=&r"(b), spare [x] "=&r"(x), [y] "=&r"(y)        \
+                         :                                                                                             \
+                         : "memory");                                                                                  \
+    }                                                                                                                  \
+    if (groups > 1) {                                                                                                  \
+        __asm__ volatile("1:\n\t" group group "cmp    %[w], %[end]\n\t"                                                \
+                         "bne    1b"                                                                                   \
+                         : [s0] "+&r"(s0), [s1] "+&r"(s1), [s2] "+&r"(s2), [s3] "+&r"(s3), [w] "+&r"(w),               \
+                           [column] "+&r"(column), [a] "=&r"(a), [b] "=&r"(b), spare [x] "=&r"(x), [y] "=&r"(y)        \
+                         : [end] "r"(end)                                                                              \
+                         : "cc", "memory");                                                                            \
+    }                                                                                                                  \
+    sums[0] = s0;                                                                                                      \
+    sums[1] = s1;                                                                                                      \
+    sums[2] = s2;                                                                                                      \
+    sums[3] = s3
+#endif
+
+/* sums[2 * c + p] += products of two pixels' columns with the weights of two channels. */
 static inline void qcc_dot_2x2(const int16_t *column, const int8_t *w, int32_t groups, int32_t *sums)
 {
 #if QCC_DSP
-#define QCC_STEP(word)                                                                                                 \
-    "ldrd   %[x], %[y], [%[column]], #8\n\t"                                                                           \
-    "sxtb16 %[t], %[" word "]\n\t"                                                                                     \
-    "sxtb16 %[" word "], %[" word "], ror #8\n\t"                                                                      \
-    "smlad  %[s0], %[t], %[x], %[s0]\n\t"                                                                              \
-    "smlad  %[s1], %[t], %[y], %[s1]\n\t"                                                                              \
-    "smlad  %[s2], %[" word "], %[x], %[s2]\n\t"                                                                       \
-    "smlad  %[s3], %[" word "], %[y], %[s3]\n\t"
-#define QCC_GROUP "ldrd   %[a], %[b], [%[w]], #8\n\t" QCC_STEP("a") QCC_STEP("b")
-    int32_t s0 = sums[0], s1 = sums[1], s2 = sums[2], s3 = sums[3], a, b, t, x, y;
-    const int8_t *const end = &w[8 * groups];
-    if ((groups & 1) != 0) {
-        __asm__ volatile(QCC_GROUP
-                         : [s0] "+&r"(s0), [s1] "+&r"(s1), [s2] "+&r"(s2), [s3] "+&r"(s3), [w] "+&r"(w),
-                           [column] "+&r"(column), [a] "=&r"(a), [b] "=&r"(b), [t] "=&r"(t), [x] "=&r"(x), [y] "=&r"(y)
-                         :
-                         : "memory");
-    }
-    if (groups > 1) {
-        __asm__ volatile("1:\n\t" QCC_GROUP QCC_GROUP "cmp %[w], %[end]\n\t"
-                         "bne 1b"
-                         : [s0] "+&r"(s0), [s1] "+&r"(s1), [s2] "+&r"(s2), [s3] "+&r"(s3), [w] "+&r"(w),
-                           [column] "+&r"(column), [a] "=&r"(a), [b] "=&r"(b), [t] "=&r"(t), [x] "=&r"(x), [y] "=&r"(y)
-                         : [end] "r"(end)
-                         : "cc", "memory");
-    }
-#undef QCC_GROUP
-#undef QCC_STEP
-    sums[0] = s0;
-    sums[1] = s1;
-    sums[2] = s2;
-    sums[3] = s3;
+    int32_t t;
+    QCC_DOT_2X2(QCC_BYTES_2X2, QCC_SPARE);
 #else
     for (int32_t k = 0; k < (2 * groups); ++k) {
         for (int32_t c = 0; c < 2; ++c) {
@@ -83,80 +99,11 @@ static inline void qcc_dot_2x2(const int16_t *column, const int8_t *w, int32_t g
 #endif
 }
 
-/* sums[c] += products of one pixel's bytes with the weights of four channels; a group of weights holds that of channels
- * 0 and 1 as above, then that of 2 and 3. */
-static inline void qcc_dot_1x4(const int8_t *x, const int8_t *w, int32_t groups, int32_t *sums)
-{
-#if QCC_DSP
-#define QCC_HALF(s, r)                                                                                                 \
-    "ldrd   %[a], %[b], [%[w]], #8\n\t"                                                                                \
-    "sxtb16 %[t], %[a]\n\t"                                                                                            \
-    "sxtb16 %[a], %[a], ror #8\n\t"                                                                                    \
-    "smlad  %[" s "], %[t], %[x0], %[" s "]\n\t"                                                                       \
-    "smlad  %[" r "], %[a], %[x0], %[" r "]\n\t"                                                                       \
-    "sxtb16 %[t], %[b]\n\t"                                                                                            \
-    "sxtb16 %[b], %[b], ror #8\n\t"                                                                                    \
-    "smlad  %[" s "], %[t], %[x1], %[" s "]\n\t"                                                                       \
-    "smlad  %[" r "], %[b], %[x1], %[" r "]\n\t"
-    int32_t s0 = sums[0], s1 = sums[1], s2 = sums[2], s3 = sums[3], a, b, t, x0, x1;
-    const int8_t *const end = &x[4 * groups];
-    __asm__ volatile("1:\n\t"
-                     "ldr    %[x1], [%[x]], #4\n\t"
-                     "sxtb16 %[x0], %[x1]\n\t"
-                     "sxtb16 %[x1], %[x1], ror #8\n\t" QCC_HALF("s0", "s1") QCC_HALF("s2", "s3") "cmp %[x], %[end]\n\t"
-                     "bne 1b"
-                     : [s0] "+&r"(s0), [s1] "+&r"(s1), [s2] "+&r"(s2), [s3] "+&r"(s3), [w] "+&r"(w), [x] "+&r"(x),
-                       [a] "=&r"(a), [b] "=&r"(b), [t] "=&r"(t), [x0] "=&r"(x0), [x1] "=&r"(x1)
-                     : [end] "r"(end)
-                     : "cc", "memory");
-#undef QCC_HALF
-    sums[0] = s0;
-    sums[1] = s1;
-    sums[2] = s2;
-    sums[3] = s3;
-#else
-    for (int32_t g = 0; g < groups; ++g) {
-        for (int32_t c = 0; c < 4; ++c) {
-            const int8_t *const v = &w[(16 * g) + (8 * (c / 2)) + (c % 2)];
-            sums[c] += (x[4 * g] * v[0]) + (x[(4 * g) + 2] * v[2]) + (x[(4 * g) + 1] * v[4]) + (x[(4 * g) + 3] * v[6]);
-        }
-    }
-#endif
-}
-
-/* qcc_dot_2x2 with weights that are int16 already, twice as long: a group is (a0, c0), (a1, c1), (b0, d0), (b1, d1). */
+/* qcc_dot_2x2 with weights in words. */
 static inline void qcc_dot_2x2_words(const int16_t *column, const int16_t *w, int32_t groups, int32_t *sums)
 {
 #if QCC_DSP
-#define QCC_STEP                                                                                                       \
-    "ldrd   %[a], %[b], [%[w]], #8\n\t"                                                                                \
-    "ldrd   %[x], %[y], [%[column]], #8\n\t"                                                                           \
-    "smlad  %[s0], %[a], %[x], %[s0]\n\t"                                                                              \
-    "smlad  %[s1], %[a], %[y], %[s1]\n\t"                                                                              \
-    "smlad  %[s2], %[b], %[x], %[s2]\n\t"                                                                              \
-    "smlad  %[s3], %[b], %[y], %[s3]\n\t"
-    int32_t s0 = sums[0], s1 = sums[1], s2 = sums[2], s3 = sums[3], a, b, x, y;
-    const int16_t *const end = &w[8 * groups];
-    if ((groups & 1) != 0) {
-        __asm__ volatile(QCC_STEP QCC_STEP
-                         : [s0] "+&r"(s0), [s1] "+&r"(s1), [s2] "+&r"(s2), [s3] "+&r"(s3), [w] "+&r"(w),
-                           [column] "+&r"(column), [a] "=&r"(a), [b] "=&r"(b), [x] "=&r"(x), [y] "=&r"(y)
-                         :
-                         : "memory");
-    }
-    if (groups > 1) {
-        __asm__ volatile("1:\n\t" QCC_STEP QCC_STEP QCC_STEP QCC_STEP "cmp %[w], %[end]\n\t"
-                         "bne 1b"
-                         : [s0] "+&r"(s0), [s1] "+&r"(s1), [s2] "+&r"(s2), [s3] "+&r"(s3), [w] "+&r"(w),
-                           [column] "+&r"(column), [a] "=&r"(a), [b] "=&r"(b), [x] "=&r"(x), [y] "=&r"(y)
-                         : [end] "r"(end)
-                         : "cc", "memory");
-    }
-#undef QCC_STEP
-    sums[0] = s0;
-    sums[1] = s1;
-    sums[2] = s2;
-    sums[3] = s3;
+    QCC_DOT_2X2(QCC_WORDS_2X2, );
 #else
     for (int32_t k = 0; k < (2 * groups); ++k) {
         for (int32_t c = 0; c < 2; ++c) {
@@ -169,33 +116,54 @@ static inline void qcc_dot_2x2_words(const int16_t *column, const int16_t *w, in
 #endif
 }
 
-/* qcc_dot_1x4 with such weights. */
+#if QCC_DSP
+/* The same of one pixel, in x0 and x1, and two of the channels, whose sums are s and r. */
+#define QCC_BYTES_1X2(s, r)                                                                                            \
+    QCC_LOAD("a", "b", "w")                                                                                            \
+    QCC_WIDEN("t", "a") QCC_ADD(s, "t", "x0") QCC_ADD(r, "a", "x0")                                                    \
+    QCC_WIDEN("t", "b") QCC_ADD(s, "t", "x1") QCC_ADD(r, "b", "x1")
+#define QCC_WORDS_1X2(s, r)                                                                                            \
+    QCC_LOAD("a", "b", "w") QCC_ADD(s, "a", "x0") QCC_ADD(r, "b", "x0")                                                \
+    QCC_LOAD("a", "b", "w") QCC_ADD(s, "a", "x1") QCC_ADD(r, "b", "x1")
+#define QCC_DOT_1X4(two, spare)                                                                                        \
+    int32_t s0 = sums[0], s1 = sums[1], s2 = sums[2], s3 = sums[3], a, b, x0, x1;                                      \
+    const int8_t *const end = &x[4 * groups];                                                                          \
+    __asm__ volatile("1:\n\t"                                                                                          \
+                     "ldr    %[x1], [%[x]], #4\n\t" QCC_WIDEN("x0", "x1") two("s0", "s1") two("s2", "s3")              \
+                     "cmp    %[x], %[end]\n\t"                                                                         \
+                     "bne    1b"                                                                                       \
+                     : [s0] "+&r"(s0), [s1] "+&r"(s1), [s2] "+&r"(s2), [s3] "+&r"(s3), [w] "+&r"(w), [x] "+&r"(x),     \
+                       [a] "=&r"(a), [b] "=&r"(b), spare [x0] "=&r"(x0), [x1] "=&r"(x1)                                \
+                     : [end] "r"(end)                                                                                  \
+                     : "cc", "memory");                                                                                \
+    sums[0] = s0;                                                                                                      \
+    sums[1] = s1;                                                                                                      \
+    sums[2] = s2;                                                                                                      \
+    sums[3] = s3
+#endif
+
+/* sums[c] += products of one pixel's bytes with the weights of four channels: a group of channels 0 and 1, then one of
+ * 2 and 3. */
+static inline void qcc_dot_1x4(const int8_t *x, const int8_t *w, int32_t groups, int32_t *sums)
+{
+#if QCC_DSP
+    int32_t t;
+    QCC_DOT_1X4(QCC_BYTES_1X2, QCC_SPARE);
+#else
+    for (int32_t g = 0; g < groups; ++g) {
+        for (int32_t c = 0; c < 4; ++c) {
+            const int8_t *const v = &w[(16 * g) + (8 * (c / 2)) + (c % 2)];
+            sums[c] += (x[4 * g] * v[0]) + (x[(4 * g) + 2] * v[2]) + (x[(4 * g) + 1] * v[4]) + (x[(4 * g) + 3] * v[6]);
+        }
+    }
+#endif
+}
+
+/* qcc_dot_1x4 with weights in words. */
 static inline void qcc_dot_1x4_words(const int8_t *x, const int16_t *w, int32_t groups, int32_t *sums)
 {
 #if QCC_DSP
-#define QCC_HALF(s, r)                                                                                                 \
-    "ldrd   %[a], %[b], [%[w]], #8\n\t"                                                                                \
-    "smlad  %[" s "], %[a], %[x0], %[" s "]\n\t"                                                                       \
-    "smlad  %[" r "], %[b], %[x0], %[" r "]\n\t"                                                                       \
-    "ldrd   %[a], %[b], [%[w]], #8\n\t"                                                                                \
-    "smlad  %[" s "], %[a], %[x1], %[" s "]\n\t"                                                                       \
-    "smlad  %[" r "], %[b], %[x1], %[" r "]\n\t"
-    int32_t s0 = sums[0], s1 = sums[1], s2 = sums[2], s3 = sums[3], a, b, x0, x1;
-    const int8_t *const end = &x[4 * groups];
-    __asm__ volatile("1:\n\t"
-                     "ldr    %[x1], [%[x]], #4\n\t"
-                     "sxtb16 %[x0], %[x1]\n\t"
-                     "sxtb16 %[x1], %[x1], ror #8\n\t" QCC_HALF("s0", "s1") QCC_HALF("s2", "s3") "cmp %[x], %[end]\n\t"
-                     "bne 1b"
-                     : [s0] "+&r"(s0), [s1] "+&r"(s1), [s2] "+&r"(s2), [s3] "+&r"(s3), [w] "+&r"(w), [x] "+&r"(x),
-                       [a] "=&r"(a), [b] "=&r"(b), [x0] "=&r"(x0), [x1] "=&r"(x1)
-                     : [end] "r"(end)
-                     : "cc", "memory");
-#undef QCC_HALF
-    sums[0] = s0;
-    sums[1] = s1;
-    sums[2] = s2;
-    sums[3] = s3;
+    QCC_DOT_1X4(QCC_WORDS_1X2, );
 #else
     for (int32_t g = 0; g < groups; ++g) {
         for (int32_t c = 0; c < 4; ++c) {
@@ -219,25 +187,24 @@ QCC_ONCE void qcc_depthwise_3x3(const int8_t *x, int32_t pitch, int32_t step, co
 #if QCC_DSP
     /* Taps (a, b, c) of each row: a and c as a pair, b apart. The number of turns left is the upper half of `last`. */
 #define QCC_PAIR(low, high) (int32_t)(((uint32_t)(high) << 16) | (uint16_t)(low))
-#define QCC_WIDEN "sxtb16 %[even], %[odd]\n\t" "sxtb16 %[odd], %[odd], ror #8\n\t"
     const int32_t outer0 = QCC_PAIR(w[0], w[2]), outer1 = QCC_PAIR(w[3], w[5]), outer2 = QCC_PAIR(w[6], w[8]);
     const int32_t inner = QCC_PAIR(w[1], w[4]), pairs = (step == 1) ? (count >> 1) : 0;
     int32_t last, s0, s1, even, odd;
     if (pairs > 0) {
         last = QCC_PAIR(w[7], pairs - 1);
         __asm__ volatile("1:\n\t"
-                         "ldr    %[odd], [%[x], %[pitch], lsl #1]\n\t" QCC_WIDEN
+                         "ldr    %[odd], [%[x], %[pitch], lsl #1]\n\t" QCC_WIDEN("even", "odd")
                          "ldr    %[s0], %[bias]\n\t"
                          "smlad  %[s1], %[odd], %[outer2], %[s0]\n\t"
                          "smlad  %[s0], %[even], %[outer2], %[s0]\n\t"
                          "smlabb %[s0], %[odd], %[last], %[s0]\n\t"
                          "smlatb %[s1], %[even], %[last], %[s1]\n\t"
-                         "ldr    %[odd], [%[x], %[pitch]]\n\t" QCC_WIDEN
+                         "ldr    %[odd], [%[x], %[pitch]]\n\t" QCC_WIDEN("even", "odd")
                          "smlad  %[s0], %[even], %[outer1], %[s0]\n\t"
                          "smlad  %[s1], %[odd], %[outer1], %[s1]\n\t"
                          "smlabt %[s0], %[odd], %[inner], %[s0]\n\t"
                          "smlatt %[s1], %[even], %[inner], %[s1]\n\t"
-                         "ldr    %[odd], [%[x]], #2\n\t" QCC_WIDEN
+                         "ldr    %[odd], [%[x]], #2\n\t" QCC_WIDEN("even", "odd")
                          "smlad  %[s0], %[even], %[outer0], %[s0]\n\t"
                          "smlad  %[s1], %[odd], %[outer0], %[s1]\n\t"
                          "smlabb %[s0], %[odd], %[inner], %[s0]\n\t"
@@ -254,14 +221,14 @@ QCC_ONCE void qcc_depthwise_3x3(const int8_t *x, int32_t pitch, int32_t step, co
     if (count > (2 * pairs)) {
         last = QCC_PAIR(w[7], count - (2 * pairs) - 1);
         __asm__ volatile("1:\n\t"
-                         "ldr    %[odd], [%[x], %[pitch], lsl #1]\n\t" QCC_WIDEN
+                         "ldr    %[odd], [%[x], %[pitch], lsl #1]\n\t" QCC_WIDEN("even", "odd")
                          "ldr    %[s0], %[bias]\n\t"
                          "smlad  %[s0], %[even], %[outer2], %[s0]\n\t"
                          "smlabb %[s0], %[odd], %[last], %[s0]\n\t"
-                         "ldr    %[odd], [%[x], %[pitch]]\n\t" QCC_WIDEN
+                         "ldr    %[odd], [%[x], %[pitch]]\n\t" QCC_WIDEN("even", "odd")
                          "smlad  %[s0], %[even], %[outer1], %[s0]\n\t"
                          "smlabt %[s0], %[odd], %[inner], %[s0]\n\t"
-                         "ldr    %[odd], [%[x]]\n\t" QCC_WIDEN
+                         "ldr    %[odd], [%[x]]\n\t" QCC_WIDEN("even", "odd")
                          "smlad  %[s0], %[even], %[outer0], %[s0]\n\t"
                          "smlabb %[s0], %[odd], %[inner], %[s0]\n\t"
                          "add    %[x], %[x], %[step]\n\t"
@@ -274,7 +241,6 @@ QCC_ONCE void qcc_depthwise_3x3(const int8_t *x, int32_t pitch, int32_t step, co
                            [outer1] "r"(outer1), [outer2] "r"(outer2), [inner] "r"(inner)
                          : "cc", "memory");
     }
-#undef QCC_WIDEN
 #undef QCC_PAIR
 #else
     for (int32_t i = 0; i < count; ++i) {

@@ -1,35 +1,24 @@
 /* A program around variants of one kernel, for machines that have nothing else: data and commands come on standard
  * input, results go to standard output. Linked with generated code: `variants`, and `prepare`, which is called first.
  *
- * Numbers are int32 and double in the machine's byte order. First comes the memory: the number of buffers, and of each
- * its bytes and contents; then the number of arguments, and of each its buffer and byte offset; then the bytes that
- * copies of the constants should fill, and the number of constants (the last buffers). Then commands of one character:
+ * Numbers are as in qcc/pipe.h. First comes the memory: the number of buffers, and of each its bytes and contents; then
+ * the number of arguments, and of each its buffer and byte offset; then the bytes that copies of the constants should
+ * fill, and the number of constants (the last buffers). Then commands of one character:
  *
  *   r variant      -> buffers                  one call on fresh memory, and all memory after it
  *   m calls rounds -> doubles                  seconds of `calls` calls: of each variant in turn, round after round
  *
  * Constants are read from other memory with every timed call, as in a model, whose weights were last used an inference
- * ago; activations stay where they are. On aarch64 the call of `r` stands between `hint #126` and `hint #127`: they do
- * nothing, and an emulator's plugin can count the instructions between them. */
+ * ago; activations stay where they are. The call of `r` stands between marks for an emulator that counts
+ * instructions. */
 #define _POSIX_C_SOURCE 200112L
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
+#include "qcc/pipe.h"
 #include <string.h>
-#include <time.h>
 
 typedef void (*variant)(void *const *arguments);
 extern const variant variants[];
 extern const int32_t variant_count;
 int prepare(void);
-
-#ifdef __aarch64__
-#define MARK_START() __asm__ volatile("hint #126" ::: "memory")
-#define MARK_END() __asm__ volatile("hint #127" ::: "memory")
-#else
-#define MARK_START() (void)0
-#define MARK_END() (void)0
-#endif
 
 enum { MOST_BUFFERS = 64, MOST_ARGUMENTS = 64, MOST_COPIES = 1024, ALIGNMENT = 256 };
 
@@ -44,34 +33,13 @@ static int32_t buffer_count, argument_count, constant_count, copies;
 static int32_t places[MOST_ARGUMENTS][2];
 static void *arguments[MOST_COPIES][MOST_ARGUMENTS];
 
-static void fail(const char *what)
+static int32_t get_in_range(int32_t least, int32_t most)
 {
-    fprintf(stderr, "%s\n", what);
-    exit(1);
-}
-
-static void get(void *to, size_t bytes)
-{
-    if (bytes && fread(to, 1, bytes, stdin) != bytes) {
-        fail("the input ended early");
-    }
-}
-
-static int32_t get_int(int32_t least, int32_t most)
-{
-    int32_t value;
-    get(&value, sizeof value);
+    const int32_t value = get_int();
     if (value < least || value > most) {
         fail("a number is out of its range");
     }
     return value;
-}
-
-static void put(const void *from, size_t bytes)
-{
-    if (bytes && fwrite(from, 1, bytes, stdout) != bytes) {
-        fail("the output cannot be written");
-    }
 }
 
 static uint8_t *room(int32_t bytes)
@@ -92,21 +60,21 @@ static uint8_t *copy_of(const buffer *b)
 
 static void get_memory(void)
 {
-    buffer_count = get_int(1, MOST_BUFFERS);
+    buffer_count = get_in_range(1, MOST_BUFFERS);
     for (int32_t i = 0; i < buffer_count; ++i) {
         buffer *const b = &buffers[i];
-        b->bytes = get_int(0, INT32_MAX - 2 * ALIGNMENT);
+        b->bytes = get_in_range(0, INT32_MAX - 2 * ALIGNMENT);
         b->fresh = room(b->bytes);
         get(b->fresh, (size_t)b->bytes);
         b->memory = copy_of(b);
     }
-    argument_count = get_int(1, MOST_ARGUMENTS);
+    argument_count = get_in_range(1, MOST_ARGUMENTS);
     for (int32_t i = 0; i < argument_count; ++i) {
-        places[i][0] = get_int(0, buffer_count - 1);
-        places[i][1] = get_int(0, INT32_MAX);
+        places[i][0] = get_in_range(0, buffer_count - 1);
+        places[i][1] = get_in_range(0, INT32_MAX);
     }
-    const int32_t wanted = get_int(0, INT32_MAX);
-    constant_count = get_int(0, buffer_count);
+    const int32_t wanted = get_in_range(0, INT32_MAX);
+    constant_count = get_in_range(0, buffer_count);
     int32_t bytes = 0;
     for (int32_t i = buffer_count - constant_count; i < buffer_count; ++i) {
         bytes += buffers[i].bytes;
@@ -127,7 +95,7 @@ static void get_memory(void)
 
 static void run(void)
 {
-    const variant function = variants[get_int(0, variant_count - 1)];
+    const variant function = variants[get_in_range(0, variant_count - 1)];
     for (int32_t i = 0; i < buffer_count; ++i) {
         memcpy(buffers[i].memory, buffers[i].fresh, (size_t)buffers[i].bytes);
     }
@@ -139,16 +107,9 @@ static void run(void)
     }
 }
 
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
 static void measure(void)
 {
-    const int32_t calls = get_int(1, INT32_MAX), rounds = get_int(1, INT32_MAX);
+    const int32_t calls = get_in_range(1, INT32_MAX), rounds = get_in_range(1, INT32_MAX);
     int32_t copy = 0;
     for (int32_t round = 0; round < rounds; ++round) {
         for (int32_t v = 0; v < variant_count; ++v) {

@@ -163,6 +163,9 @@ def test_compile_errors(command: Command, tmp_path: Path) -> None:
     fails(command("compile", model, "-o", tmp_path / "taken"), "holds no compiled model. Hint: choose another folder")
     fails(command("compile", model, "-o", out), "model.onnx")
     fails(command("compile", tmp_path / "none.onnx", "-o", out), "none.onnx")
+    for target in ("x86-avx2", "edge-npu"):
+        said = command("compile", tmp_path / "m.onnx", "--target", target, "--emit", "object")
+        fails(said, f"{target} has no form 'object'. Hint: ")
     assert not out.exists(), "nothing half-written"
 
 

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from machine import GUARD, Machine, Memory
+from machine import GUARD, Machine, pointer
 
 from qcc.data import data_folder
 from qcc.lower.kernel import BufferArg, Call
+from qcc.plan.memory import Memory
 
 
 class SourceMachine(Machine):
@@ -34,7 +35,7 @@ class SourceMachine(Machine):
         left = iter(constants)
         for operand, arg in zip(call.kernel.operands, call.args, strict=True):
             if isinstance(arg, BufferArg):
-                pointers.append(memory.pointer(arg, operand.view.dtype))
+                pointers.append(pointer(memory, arg, operand.view.dtype))
             else:
                 pointers.append(int(next(left).ctypes.data))
         pointers += [int(w.ctypes.data) + GUARD for w in work]

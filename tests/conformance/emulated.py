@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from machine import GUARD, Machine, Memory
+from machine import GUARD, Machine
 
 from qcc.emit.entry import prototype
 from qcc.ir.graph import Graph
 from qcc.lower.kernel import BufferArg, Call
+from qcc.plan.memory import Memory
 from qcc.remote import RUNNER
 from qcc.target import Target
 

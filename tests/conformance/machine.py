@@ -16,51 +16,25 @@ from qcc.ir.evaluate import reference
 from qcc.ir.graph import Graph
 from qcc.ir.verify import verify
 from qcc.lower.build import build_kernels
-from qcc.lower.kernel import BufferArg, Call, View
+from qcc.lower.kernel import BufferArg, Call
 from qcc.pipeline import lower
 from qcc.plan.layout import Layout, plan_layout
+from qcc.plan.memory import Memory
 from qcc.target import Target
 
 GUARD = 256
 """Noise around every buffer and constant: kernels may read some of it, and never write there."""
 
 
-class Memory:
+def noise(layout: Layout, seed: int) -> Memory:
     """The buffers of a layout, with noise around and inside them."""
+    rng = np.random.default_rng(seed)
+    contents = {n: rng.integers(0, 256, b.nbytes + 2 * GUARD).astype(np.uint8) for n, b in layout.buffers.items()}
+    return Memory(layout, contents, GUARD)
 
-    def __init__(self, layout: Layout, seed: int) -> None:
-        self.layout = layout
-        rng = np.random.default_rng(seed)
-        self.bytes = {name: rng.integers(0, 256, b.nbytes + 2 * GUARD).astype(np.uint8)
-                      for name, b in layout.buffers.items()}  # fmt: skip
 
-    def at(self, place: tuple[View, BufferArg]) -> NDArray[Any]:
-        view, arg = place
-        flat = self.bytes[arg.value][GUARD:-GUARD].view(view.dtype)
-        strides = tuple(s * flat.itemsize for s in view.strides)
-        return np.lib.stride_tricks.as_strided(flat[arg.offset :], view.shape, strides)
-
-    def read(self, value: str) -> NDArray[Any]:
-        found = self.at(self.layout.place(value))
-        return (found ^ 0x80).view(np.int8) if found.dtype == np.uint8 else found.copy()
-
-    def write(self, value: str, array: NDArray[Any]) -> None:
-        place = self.at(self.layout.place(value))
-        place[...] = array.view(np.uint8) ^ 0x80 if place.dtype == np.uint8 else array
-
-    def fill(self, value: str) -> None:
-        for fill in self.layout.fills.get(value, []):
-            buffer = self.layout.buffers[self.layout.places[fill.value].buffer]
-            assert buffer.frame is not None
-            (top, left, _, _), (_, h, w, _) = buffer.frame.halo, buffer.frame.shape
-            item = np.dtype(buffer.dtype).itemsize
-            image = self.bytes[buffer.name][GUARD:-GUARD].reshape(*buffer.frame.outer, item)
-            inside = image[:, top : top + h, left : left + w].copy()
-            image[...] = fill.byte & 0xFF
-            image[:, top : top + h, left : left + w] = inside
-
-    def pointer(self, arg: BufferArg, dtype: str) -> int:
-        return int(self.bytes[arg.value].ctypes.data) + GUARD + arg.offset * np.dtype(dtype).itemsize
+def pointer(memory: Memory, arg: BufferArg, dtype: str) -> int:
+    return int(memory.bytes[arg.value].ctypes.data) + GUARD + arg.offset * np.dtype(dtype).itemsize
 
 
 class Machine:
@@ -87,7 +61,7 @@ class Machine:
         pointers, alive = [], []
         for operand, arg in zip(call.kernel.operands, call.args, strict=True):
             if isinstance(arg, BufferArg):
-                pointers.append(memory.pointer(arg, operand.view.dtype))
+                pointers.append(pointer(memory, arg, operand.view.dtype))
             else:
                 padded = np.frombuffer(np.ascontiguousarray(arg).tobytes() + bytes(GUARD), np.uint8).copy()
                 alive.append(padded)
@@ -99,7 +73,7 @@ class Machine:
     def check(self, number: int, inputs: Mapping[str, NDArray[Any]]) -> None:
         """Run a program; raises AssertionError at the first node that writes another byte than the reference does."""
         layout, graph = self.layouts[number], self.layouts[number].graph
-        memory = Memory(layout, number)
+        memory = noise(layout, number)
         for name in graph.inputs:
             if name in layout.places:
                 memory.fill(name)
@@ -109,8 +83,7 @@ class Machine:
                 continue
             memory.fill(node.output)
             x = {k: graph.constants[v] if v in graph.constants else memory.read(v) for k, v in node.inputs.items()}
-            expected = Memory(layout, number)
-            expected.bytes = {name: array.copy() for name, array in memory.bytes.items()}
+            expected = memory.copy()
             expected.write(node.output, reference(graph, node, x))
             for call in self.calls[number]:
                 if call.node == node.output:

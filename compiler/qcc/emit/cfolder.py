@@ -13,7 +13,7 @@ from qcc.emit.library import MANIFEST, check_output, replacing
 from qcc.emit.manifest import manifest
 from qcc.emit.measure import Sizes, measure
 from qcc.emit.package import Package
-from qcc.emit.readme import flash_of, readme
+from qcc.emit.readme import parameter_bytes, readme
 from qcc.errors import TargetError
 from qcc.ir.text import save
 
@@ -56,7 +56,7 @@ def emit_c(package: Package, folder: Path, kind: str = "cmake") -> None:
         facts["sources"] = {"headers": ecosystem.headers, "sources": ecosystem.sources,
                             "public": list(public_headers(p))}  # fmt: skip
         facts["memory"] = region_bytes(p)
-        facts["flash"] = {"constants": constants.nbytes, "parameters": flash_of(p, constants).parameters}
+        facts["flash"] = {"constants": constants.nbytes, "parameters": parameter_bytes(p)}
         for entry in (*facts["inputs"], *facts["outputs"]):
             entry["offset"] = offset_in_arena(p, entry["name"])
         if sizes is not None:

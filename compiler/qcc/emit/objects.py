@@ -15,7 +15,7 @@ from qcc.emit.csource import SUPPORT, Constants, ModelSource, offset_in_arena, w
 from qcc.emit.library import MANIFEST, call_tool, check_output, compiler_command, replacing
 from qcc.emit.manifest import manifest
 from qcc.emit.package import Package
-from qcc.emit.readme import flash_of, object_readme
+from qcc.emit.readme import object_readme, parameter_bytes
 from qcc.ir.text import save
 
 
@@ -48,7 +48,7 @@ def emit_objects(package: Package, folder: Path) -> None:
         save(p.graph, new / REFERENCE)
         facts = manifest(p, source.functions)
         facts |= {"memory": region_bytes(p), "measured": {"flash_bytes": size},
-                  "flash": {"constants": constants.nbytes, "parameters": flash_of(p, constants).parameters}}
+                  "flash": {"constants": constants.nbytes, "parameters": parameter_bytes(p)}}
         for entry in (*facts["inputs"], *facts["outputs"]):
             entry["offset"] = offset_in_arena(p, entry["name"])
         (new / MANIFEST).write_text(json.dumps(facts, indent=1) + "\n")

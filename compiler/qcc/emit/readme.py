@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qcc.emit.cheader import declarations, region_bytes
-from qcc.emit.csource import Constants, ModelSource, offset_in_arena, title
+from qcc.emit.csource import ModelSource, offset_in_arena, title
 from qcc.emit.package import Package, one_line
 from qcc.ops import OPS
 
@@ -15,36 +14,26 @@ if TYPE_CHECKING:
     from qcc.emit.measure import Sizes
 
 
-@dataclass(frozen=True)
-class Flash:
-    """Bytes of constants: ``parameters`` of the model as any format has to store them, and what is kept beyond these
-    (paddings, shifts, tables)."""
-
-    parameters: int
-    beyond: int
-
-
-def flash_of(p: Package, constants: Constants) -> Flash:
-    """Weights, biases and multipliers by channel are parameters."""
+def parameter_bytes(p: Package) -> int:
+    """Bytes of the model's parameters, as any format has to store them: weights, biases, multipliers by channel."""
     graph = p.graph
     values = {n.inputs[key] for n in graph.nodes if "w" in n.inputs
               for key in ("w", "b", "multiplier") if key in n.inputs}  # fmt: skip
-    own = sum(graph.constants[v].nbytes for v in values)
-    return Flash(own, constants.nbytes - own)
+    return sum(graph.constants[v].nbytes for v in values)
 
 
 def readme(p: Package, source: ModelSource, sizes: Sizes | None, use: str) -> str:
     """Text of README.md."""
-    upper, flash = p.prefix.upper(), flash_of(p, source.constants)
+    upper, parameters = p.prefix.upper(), parameter_bytes(p)
     lines = [f"# {one_line(p.name)}", "", f"A neural network as C99 for `{p.target.name}`, made by qcc.", "",
              "| memory | bytes |", "|---|---|"]  # fmt: skip
     if sizes is not None:
         lines += [f"| flash: code of `{p.prefix}.c` | {sizes.code} |"]
     stored = sizes.constants if sizes else source.constants.nbytes
     lines += [f"| flash: constants of `{p.prefix}_weights.c` | {stored} |",
-              f"| … of these: weights, biases, multipliers of channels | {flash.parameters} |"]  # fmt: skip
+              f"| … of these: weights, biases, multipliers of channels | {parameters} |"]  # fmt: skip
     if sizes is not None:
-        lines += [f"| flash beyond those | {sizes.flash - flash.parameters} |"]
+        lines += [f"| flash beyond those | {sizes.flash - parameters} |"]
     lines += [f"| RAM: `{upper}_{name.upper()}_BYTES`, given by you | {nbytes} |"
               for name, nbytes in region_bytes(p).items()]  # fmt: skip
     if sizes is not None and sizes.stack is not None:

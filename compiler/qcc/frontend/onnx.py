@@ -28,7 +28,8 @@ from qcc.frontend import (  # noqa: F401 (registry)
     onnx_spatial,
 )
 from qcc.frontend.onnx_fold import fold
-from qcc.frontend.onnx_node import IMPORTERS, MAX_ELEMENTS, REWRITE, OnnxNode, Refused, Scope, label
+from qcc.frontend.onnx_node import IMPORTERS, OnnxNode, Scope, label
+from qcc.frontend.refused import MAX_ELEMENTS, REWRITE, Refused, read_model
 from qcc.ir.graph import Graph, Node, TensorType
 
 __all__ = ["SUPPORTED", "load"]
@@ -86,10 +87,7 @@ def _read(model: str | PathLike[str] | bytes | onnx.ModelProto) -> tuple[onnx.Mo
     if isinstance(model, str | PathLike):
         path = Path(model)
         where, folder = str(path), path.parent
-        try:
-            model = path.read_bytes()
-        except OSError as error:
-            raise ModelError(f"cannot be read ({error.strerror})", where=where, hint="check the path") from error
+        model = read_model(path)
     proto = model
     if isinstance(model, bytes):
         try:

@@ -7,7 +7,8 @@ from functools import reduce
 
 import numpy as np
 
-from qcc.frontend.onnx_node import OnnxNode, Refused, importer
+from qcc.frontend.onnx_node import OnnxNode, importer
+from qcc.frontend.refused import Refused
 from qcc.ir.graph import Attr
 
 X = "x"

@@ -10,7 +10,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
-from qcc.frontend.onnx_node import MAX_ELEMENTS, Refused, Scope
+from qcc.frontend.onnx_node import Scope
+from qcc.frontend.refused import MAX_ELEMENTS, Refused
 from qcc.numerics import QParams
 
 MOVED = ("Transpose", "Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Gather", "Expand")

@@ -7,7 +7,8 @@ import math
 import numpy as np
 
 from qcc.frontend.onnx_elementwise import full_rank
-from qcc.frontend.onnx_node import OnnxNode, Refused, importer, normal_axes, normal_axis
+from qcc.frontend.onnx_node import OnnxNode, importer, normal_axes
+from qcc.frontend.refused import Refused, normal_axis
 
 MAX_TILES = 4096
 _FLOATS = {1, 10, 11, 16}

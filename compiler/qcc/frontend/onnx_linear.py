@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcc.frontend.onnx_elementwise import full_rank, operand
-from qcc.frontend.onnx_node import OnnxNode, Refused, importer, normal_axes, normal_axis
+from qcc.frontend.onnx_node import OnnxNode, importer, normal_axes
+from qcc.frontend.refused import Refused, normal_axis
 from qcc.numerics import QParams
 
 Floats = NDArray[np.float64]

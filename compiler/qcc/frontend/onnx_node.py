@@ -11,16 +11,9 @@ import onnx
 from numpy.typing import NDArray
 
 from qcc.errors import ModelError
-from qcc.frontend.refused import MAX_ELEMENTS as MAX_ELEMENTS
-from qcc.frontend.refused import MAX_TAKEN as MAX_TAKEN
-from qcc.frontend.refused import REWRITE as REWRITE
-from qcc.frontend.refused import Refused as Refused
-from qcc.frontend.refused import normal_axis as normal_axis
-from qcc.frontend.refused import registry
+from qcc.frontend.refused import MAX_TAKEN, Refused, normal_axis, registry, result_type
 from qcc.ir.graph import Attr, Graph, Node
 from qcc.numerics import QParams
-from qcc.ops import OPS
-from qcc.ops.base import IllegalNode
 
 
 @dataclass
@@ -179,16 +172,8 @@ class OnnxNode:
         """Append a node; returns its value. An ill-formed one (``Op.infer``) is refused."""
         graph = self.scope.graph
         node = Node(self.scope.fresh(f"{self.outputs[0]}.{op}"), op, dict(inputs), attrs, self.source)
-        try:
-            result = OPS[op].infer(node, graph.input_types(node))
-        except IllegalNode as error:
-            raise Refused(error.what, "check the shapes and attributes of this node") from error
-        if min(result.shape, default=1) <= 0:
-            raise Refused(f"its result is empty, shape {list(result.shape)}")
-        if result.size > MAX_ELEMENTS:
-            raise Refused(f"its result has {result.size} elements", f"at most {MAX_ELEMENTS} are possible")
+        graph.types[node.output] = result_type(graph, node, "check the shapes and attributes of this node")
         graph.nodes.append(node)
-        graph.types[node.output] = result
         self.emitted.append(node)
         return node.output
 

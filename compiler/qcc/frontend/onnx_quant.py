@@ -15,7 +15,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from qcc.frontend.onnx_node import OnnxNode, Refused, importer, normal_axis
+from qcc.frontend.onnx_node import OnnxNode, importer
+from qcc.frontend.refused import Refused, normal_axis
 from qcc.numerics import QParams
 
 MICROSOFT = "com.microsoft"

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcc.frontend.onnx_node import MAX_TAKEN, OnnxNode, Refused, importer, normal_axis
+from qcc.frontend.onnx_node import OnnxNode, importer
 from qcc.frontend.onnx_spatial import channels_first, channels_last
+from qcc.frontend.refused import MAX_TAKEN, Refused, normal_axis
 
 F32 = NDArray[np.float32]
 WEIGHT_ONE = 2048

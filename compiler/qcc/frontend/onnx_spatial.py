@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qcc.frontend.onnx_node import OnnxNode, Refused, importer
+from qcc.frontend.onnx_node import OnnxNode, importer
+from qcc.frontend.refused import Refused
 
 Pair = tuple[int, int]
 MAX_EXTENT = 2**16

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
-from qcc.errors import QccError
+from qcc.errors import ModelError, QccError
+from qcc.ir.graph import Graph, Node, TensorType
+from qcc.ops import OPS
+from qcc.ops.base import IllegalNode
 
 REWRITE = "change the model, or cut it in front of this node"
 MAX_ELEMENTS = 2**28
@@ -36,6 +40,30 @@ def registry(importers: dict[str, Importer]) -> Callable[..., Callable[[Importer
         return register
 
     return importer
+
+
+def read_model(path: Path) -> bytes:
+    """A model file. Raises ``ModelError``."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"cannot be read ({error.strerror})", where=str(path), hint="check the path") from error
+
+
+def result_type(graph: Graph, node: Node, hint: str) -> TensorType:
+    """Type of a new node's result. Refuses an ill-formed node (``Op.infer``), and results that are empty or too large.
+
+    ``hint``: what to check then.
+    """
+    try:
+        result = OPS[node.op].infer(node, graph.input_types(node))
+    except IllegalNode as error:
+        raise Refused(error.what, hint) from error
+    if min(result.shape, default=1) <= 0:
+        raise Refused(f"its result is empty, shape {list(result.shape)}")
+    if result.size > MAX_ELEMENTS:
+        raise Refused(f"its result has {result.size} elements", f"at most {MAX_ELEMENTS} are possible")
+    return result
 
 
 def normal_axis(axis: int, rank: int) -> int:

@@ -16,7 +16,7 @@ import networkx as nx
 
 from qcc.errors import ModelError, Unsupported, UnsupportedError
 from qcc.frontend import tflite_elementwise, tflite_layers, tflite_layout, tflite_spatial  # noqa: F401 (registry)
-from qcc.frontend.refused import REWRITE, Refused
+from qcc.frontend.refused import REWRITE, Refused, read_model
 from qcc.frontend.tflite_file import EXPORT_AGAIN, File, Operator, Tensor, read
 from qcc.frontend.tflite_node import IMPORTERS, QUANTIZED, Scope, TfliteNode, qparams
 from qcc.ir.graph import Graph, Node, TensorType
@@ -50,10 +50,7 @@ def load(model: str | PathLike[str] | bytes, name: str | None = None) -> Graph:
     if isinstance(model, str | PathLike):
         path = Path(model)
         where, stem = str(path), path.stem
-        try:
-            model = path.read_bytes()
-        except OSError as error:
-            raise ModelError(f"cannot be read ({error.strerror})", where=where, hint="check the path") from error
+        model = read_model(path)
     try:
         file = read(model)
         return _graph(file, name or stem or file.name or "model", where)

@@ -53,7 +53,6 @@ class Tensor:
     dtype: str
     quantization: Quantization | None
     data: NDArray[Any] | None
-    variable: bool
 
 
 @dataclass(frozen=True)
@@ -158,7 +157,7 @@ def _tensor(model: Any, tensor: Any, index: int, content: bytes) -> Tensor:
         raise ModelError(f"tensor '{name}' has the impossible shape {list(shape)}", hint=EXPORT_AGAIN)
     dtype = TYPE_NAMES.get(tensor.Type(), f"type {tensor.Type()}")
     data = _data(model, tensor, name, shape, dtype, content)
-    return Tensor(index, name, shape, dtype, _quantization(tensor, name, shape), data, bool(tensor.IsVariable()))
+    return Tensor(index, name, shape, dtype, _quantization(tensor, name, shape), data)
 
 
 def _data(

@@ -11,13 +11,11 @@ from numpy.typing import NDArray
 
 from qcc import numerics_tflite
 from qcc.errors import ModelError
-from qcc.frontend.refused import MAX_ELEMENTS, MAX_TAKEN, Refused, registry
+from qcc.frontend.refused import MAX_TAKEN, Refused, registry, result_type
 from qcc.frontend.tflite_file import File, Operator, Tensor, reading
 from qcc.ir.graph import Attr, Graph, Node, TensorType
 from qcc.numerics import INT8_MAX, INT8_MIN, QParams
 from qcc.numerics_tflite import TFLITE
-from qcc.ops import OPS
-from qcc.ops.base import IllegalNode
 
 QUANTIZED = ("int8", "uint8")
 LIMITS = {0: None, 1: (0.0, np.inf), 2: (-1.0, 1.0), 3: (0.0, 6.0)}
@@ -163,9 +161,9 @@ class TfliteNode:
         """Parameters of an operand as an int8 value."""
         return qparams(self.tensor(index))
 
-    def out_q(self, index: int = 0) -> QParams:
-        """Parameters of a result as an int8 value."""
-        return qparams(self.result(index))
+    def out_q(self) -> QParams:
+        """Parameters of the first result as an int8 value."""
+        return qparams(self.result())
 
     # Options
 
@@ -201,14 +199,7 @@ class TfliteNode:
         """
         graph = self.scope.graph
         node = Node(graph.fresh(f"{self.name}.{op}"), op, dict(inputs), attrs, self.source)
-        try:
-            kind = OPS[op].infer(node, graph.input_types(node))
-        except IllegalNode as error:
-            raise Refused(error.what, "check the shapes and options of this operator") from error
-        if min(kind.shape, default=1) <= 0:
-            raise Refused(f"its result is empty, shape {list(kind.shape)}")
-        if kind.size > MAX_ELEMENTS:
-            raise Refused(f"its result has {kind.size} elements", f"at most {MAX_ELEMENTS} are possible")
+        kind = result_type(graph, node, "check the shapes and options of this operator")
         if kind.dtype == "int8":
             kind = TensorType(kind.shape, kind.dtype, q or self.out_q())
         graph.nodes.append(node)

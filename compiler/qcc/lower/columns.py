@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from qcc.errors import TargetError
 from qcc.ir.graph import Node
 from qcc.lower.kernel import Call, CallBuilder, LowerContext
-from qcc.lower.views import Placed
+from qcc.lower.views import Placed, pixel_step
 from qcc.numerics import INT8_MIN, INT32_MAX, storage_bound
 
 if TYPE_CHECKING:
@@ -161,19 +161,11 @@ def plane_call(
 def _flat(*places: Placed | None) -> list[tuple[int, int]] | None:
     """(distance of pixels, channels) of each image as one row of pixels; None if strides do not allow that."""
     found = []
-    for place in places:
-        if place is None:
-            continue
-        view = place[0]
-        expected = step = 0
-        for extent, stride in reversed(list(zip(view.shape[:-1], view.strides[:-1], strict=True))):
-            if extent == 1:
-                continue
-            if step and stride != expected:
-                return None
-            step = step or stride
-            expected = stride * extent
-        found.append((step or view.shape[-1], view.shape[-1]))
+    for view, _ in filter(None, places):
+        step = pixel_step(view)
+        if step is None:
+            return None
+        found.append((step, view.shape[-1]))
     return found
 
 

@@ -46,14 +46,18 @@ def argmax(kernel: Kernel, t: Tensors) -> Any:
     return each(kernel, lambda i: acc[i])
 
 
+def powers(kernel: Kernel, t: Tensors) -> Any:
+    """What softmax sums: the table's entry for the distance of each x from the maximum of its row."""
+    x, shape = t["x"], kernel.view("x").shape
+    top = over(shape, len(shape) - 1, te.max, lambda i: x[i], "top")
+    return te.compute(shape, lambda *i: t["table"][wide(top, i[:-1]) - wide(x, i)], name="power")
+
+
 @compute
 def softmax(kernel: Kernel, t: Tensors) -> Any:
     """``numerics.softmax``; q[0] is the stored form of 0 / 256."""
-    x, shape = t["x"], kernel.view("x").shape
-    kept = len(shape) - 1
-    top = over(shape, kept, te.max, lambda i: x[i], "top")
-    power = te.compute(shape, lambda *i: t["table"][wide(top, i[:-1]) - wide(x, i)], name="power")
-    total = over(shape, kept, te.sum, lambda i: power[i], "total")
+    power, shape = powers(kernel, t), kernel.view("x").shape
+    total = over(shape, len(shape) - 1, te.sum, lambda i: power[i], "total")
     inverse = te.compute(shape[:-1], lambda *i: expressions.inverse(total[i] * 2), name="inverse")
 
     def value(i: Any) -> Any:

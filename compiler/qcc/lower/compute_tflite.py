@@ -12,7 +12,7 @@ from tvm import te, tirx
 from qcc.lower import expressions
 from qcc.lower.compute import Tensors, compute
 from qcc.lower.compute_elementwise import each, wide
-from qcc.lower.compute_reduce import over
+from qcc.lower.compute_reduce import over, powers
 from qcc.lower.compute_windows import mixed_pixels, window_sums
 from qcc.lower.expressions import divide_by_power, high_mul, i32, i64
 from qcc.lower.kernel import Kernel
@@ -96,10 +96,8 @@ def tflite_resize_bilinear(kernel: Kernel, t: Tensors) -> Any:
 @compute
 def tflite_softmax(kernel: Kernel, t: Tensors) -> Any:
     """``numerics_tflite.softmax``; q[0] is the stored form of 0 / 256."""
-    x, shape = t["x"], kernel.view("x").shape
+    power, shape = powers(kernel, t), kernel.view("x").shape
     kept = len(shape) - 1
-    top = over(shape, kept, te.max, lambda i: x[i], "top")
-    power = te.compute(shape, lambda *i: t["table"][wide(top, i[:-1]) - wide(x, i)], name="power")
     total = over(shape, kept, te.sum, lambda i: divide_by_power(power[i], i32(SOFTMAX_SUM_BITS)), "total")
     zeros = te.compute(shape[:kept], lambda *i: _leading_zeros(total[i]), name="zeros")
 

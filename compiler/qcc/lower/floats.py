@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from qcc.ir.graph import Attr, Node
 from qcc.lower.kernel import BufferArg, Call, CallBuilder, LowerContext, View
-from qcc.lower.reduce import reduced
+from qcc.lower.reduce import matmul_operands, reduced
 from qcc.lower.views import Source, add_source, elementwise_call, merge_axes, source, storage_offset
 from qcc.numerics import BILINEAR_ONE
 from qcc.numerics_float import WHOLE
@@ -81,24 +81,14 @@ def resize_calls(node: Node, ctx: LowerContext) -> list[Call]:
 
 
 def matmul_calls(node: Node, ctx: LowerContext) -> list[Call]:
-    """matmul; b is read as [batch…, K, N] whichever way it lies, and leading axes merge."""
-    a, b, y = source(ctx, node.inputs["a"]), source(ctx, node.inputs["b"]), Source(*ctx.place(node.output))
-    if node.attrs["transpose_b"]:
-        rank = len(b.view.shape)
-        b = b.permuted((*range(rank - 2), rank - 1, rank - 2))
-    *batch, rows, columns = y.view.shape
-    depth = a.view.shape[-1]
-    call = CallBuilder("float_matmul", node.output, macs=int(np.prod(batch)) * rows * columns * depth)
-    shapes = {"a": (rows, depth), "b": (depth, columns), "y": (rows, columns)}
-    wide = {"a": a.broadcast((*batch, *shapes["a"])), "b": b.broadcast((*batch, *shapes["b"])), "y": y}
-    outer, steps, _ = merge_axes(batch, [v.view.strides[:-2] for v in wide.values()])
-    for (key, read), outer_steps in zip(wide.items(), steps, strict=True):
-        viewed = read.viewed((*outer, *shapes[key]), (*outer_steps, *read.view.strides[-2:]))
-        if key == "y":
-            assert isinstance(viewed.arg, BufferArg)
-            call.write("y", (viewed.view, viewed.arg))
-        else:
-            add_source(call, key, viewed)
+    """matmul."""
+    _, operands = matmul_operands(node, ctx)
+    a, b, y = (operands[key] for key in "aby")
+    call = CallBuilder("float_matmul", node.output, macs=int(np.prod(y.view.shape)) * a.view.shape[-1])
+    add_source(call, "a", a)
+    add_source(call, "b", b)
+    assert isinstance(y.arg, BufferArg)
+    call.write("y", (y.view, y.arg))
     return [call.call()]
 
 

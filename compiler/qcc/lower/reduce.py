@@ -72,24 +72,28 @@ def softmax_calls(node: Node, ctx: LowerContext) -> list[Call]:
     return [call.call()]
 
 
-def matmul_calls(node: Node, ctx: LowerContext) -> list[Call]:
-    """matmul; b is read as [batch…, K, N] whichever way it lies, and leading axes merge.
-
-    A call computes the rows that one register tile divides, in as many columns as a widened b should have.
-    """
+def matmul_operands(node: Node, ctx: LowerContext) -> tuple[tuple[int, ...], dict[str, Source]]:
+    """(leading axes, merged; a as [axes…, M, K], b as [axes…, K, N] whichever way it lies, y as [axes…, M, N])."""
     a, b, y = source(ctx, node.inputs["a"]), source(ctx, node.inputs["b"]), Source(*ctx.place(node.output))
     if node.attrs["transpose_b"]:
         rank = len(b.view.shape)
         b = b.permuted((*range(rank - 2), rank - 1, rank - 2))
     *batch, rows, columns = y.view.shape
-    depth, lanes = a.view.shape[-1], ctx.target.lanes
+    depth = a.view.shape[-1]
     shapes = {"a": (rows, depth), "b": (depth, columns), "y": (rows, columns)}
     wide = {"a": a.broadcast((*batch, *shapes["a"])), "b": b.broadcast((*batch, *shapes["b"])), "y": y}
     outer, steps, _ = merge_axes(batch, [v.view.strides[:-2] for v in wide.values()])
-    whole = {
+    return outer, {
         key: read.viewed((*outer, *shapes[key]), (*outer_steps, *read.view.strides[-2:]))
         for (key, read), outer_steps in zip(wide.items(), steps, strict=True)
     }
+
+
+def matmul_calls(node: Node, ctx: LowerContext) -> list[Call]:
+    """matmul: a call has the rows that one register tile divides, and as many columns as a widened b should have."""
+    outer, whole = matmul_operands(node, ctx)
+    *_, rows, depth = whole["a"].view.shape
+    columns, lanes = whole["y"].view.shape[-1], ctx.target.lanes
     zeros = [stored_zero(ctx, node.inputs[key]) for key in ("a", "b")]
     multiplier = int(ctx.constant(node.inputs["multiplier"])[0])
     q = np.array([*limits(node, ctx), *zeros, multiplier], np.int32)

@@ -92,6 +92,16 @@ def merge_axes(
     return tuple(a[0] for a in axes), merged, [i for i, a in enumerate(axes) if a[2]]
 
 
+def pixel_step(view: View) -> int | None:
+    """Elements from a pixel to the next one where a view of any rank is one row of pixels (its last axis holds
+    channels); None where its strides do not allow that.
+    """
+    extents, (steps,), _ = merge_axes(view.shape[:-1], [view.strides[:-1]])
+    if len(extents) > 1:
+        return None
+    return steps[0] if extents[0] > 1 else view.shape[-1]
+
+
 def add_source(call: CallBuilder, key: str, read: Source) -> None:
     """Add an operand that is read, from a buffer or from a constant."""
     call.operands.append(Operand(key, "in" if isinstance(read.arg, BufferArg) else "const", read.view))

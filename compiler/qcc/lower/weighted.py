@@ -17,7 +17,7 @@ from qcc.ir.graph import Node
 from qcc.lower.columns import columns_call, plane_call
 from qcc.lower.elementwise import lookup_calls
 from qcc.lower.kernel import BufferArg, Call, CallBuilder, LowerContext, View
-from qcc.lower.views import Placed, merge_axes, storage_offset
+from qcc.lower.views import Placed, merge_axes, pixel_step, storage_offset
 from qcc.numerics import INT8_MAX, INT8_MIN, INT16_MAX, INT32_MAX, accumulator_bound
 from qcc.numerics_float import weight_scale
 from qcc.ops.rounding import follows_tflite
@@ -47,17 +47,11 @@ def moved(place: Placed, index: tuple[int, ...], shape: tuple[int, ...]) -> Plac
 def as_image(place: Placed) -> Placed | None:
     """A place of any rank as [1, 1, pixels, channels], if strides allow."""
     view, arg = place
+    step = pixel_step(view)
+    if step is None:
+        return None
     *outer, channels = view.shape
-    step, expected = 0, 0
-    for extent, stride in zip(reversed(outer), reversed(view.strides[:-1]), strict=True):
-        if extent == 1:
-            continue
-        if step and stride != expected:
-            return None
-        step = step or stride
-        expected = stride * extent
     pixels = int(np.prod(outer, dtype=np.int64))
-    step = step or channels
     return View((1, 1, pixels, channels), (pixels * step, pixels * step, step, view.strides[-1]), view.dtype), arg
 
 

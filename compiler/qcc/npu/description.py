@@ -5,7 +5,6 @@ The compiler tiles by these numbers, the simulator enforces them, the cycle mode
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from qcc.data import data_folder
 from qcc.errors import TargetError
+from qcc.target import read_table
 
 Dataflow = Literal["weight", "output", "input", "tiled"]
 Rounding = Literal["half_up", "double"]
@@ -259,17 +259,6 @@ def target_path(name: str | Path) -> Path | None:
         return Path(name)
     path = data_folder("targets") / f"{name}.toml"
     return path if path.is_file() else None
-
-
-def read_table(path: Path) -> dict[str, Any]:
-    """Contents of a TOML file; raises TargetError."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise TargetError(f"cannot be read ({reason})", where=str(path), hint="give the path of a file") from error
-    except tomllib.TOMLDecodeError as error:
-        raise TargetError(f"not valid TOML: {error}", where=str(path), hint="see targets/edge-npu.toml") from error
 
 
 def parse(table: Mapping[str, Any], where: str) -> Description:

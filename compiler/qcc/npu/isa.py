@@ -16,7 +16,6 @@ from qcc.errors import ArtifactError
 
 WORD = struct.Struct("<BBH15i")
 UNITS = ("load", "weight", "matrix", "vector", "store")
-MEMORIES = ("dram", "act", "weight", "acc", "param", "cache")
 
 WINDOW = ("height", "width", "row_stride", "pixel_stride", "kernel_h", "kernel_w", "stride_h", "stride_w",
           "dilation_h", "dilation_w", "pad_top", "pad_left", "zero_point", "weight_zero")  # fmt: skip

@@ -10,23 +10,12 @@ from numpy.typing import NDArray
 
 from qcc import numerics_float
 from qcc.ir.graph import Arrays, Node, TensorType, Types
-from qcc.ops.base import Op, pair
-from qcc.ops.epilogue import (
-    EPILOGUE_ATTRIBUTES,
-    EPILOGUE_INPUTS,
-    TFLITE_EPILOGUE_ATTRIBUTES,
-    check_epilogue,
-    exact_operands,
-    integer_epilogue,
-    layer_dtype,
-    quantize_weighted,
-    real_epilogue,
-    single_epilogue,
-)
+from qcc.ops.base import pair
+from qcc.ops.epilogue import check_epilogue, layer_dtype, single_epilogue
+from qcc.ops.layer import Layer
 
 if TYPE_CHECKING:
     from qcc.lower.kernel import Call, LowerContext
-    from qcc.quantize.convert import Converter
 
 
 def windows(x: NDArray[Any], kernel: tuple[int, int], node: Node, fill: float) -> NDArray[Any]:
@@ -44,7 +33,7 @@ def window_extent(size: int, kernel: int, stride: int, dilation: int, pads: int)
     return (size + pads - ((kernel - 1) * dilation + 1)) // stride + 1
 
 
-class Conv2d(Op):
+class Conv2d(Layer):
     """``y = clamp(sum x * w + b [+ residual])``; x [N,H,W,C], w [O,KH,KW,C/groups], b [O], residual like y.
 
     Float attributes: stride (h, w), pad (top, left, bottom, right), dilation (h, w), groups, clamp (low, high), real.
@@ -52,11 +41,7 @@ class Conv2d(Op):
     """
 
     name = "conv2d"
-    required = ("x", "w")
-    optional = ("b", *EPILOGUE_INPUTS)
     attributes = ("stride", "pad", "dilation", "groups", "clamp")
-    integer_attributes = EPILOGUE_ATTRIBUTES
-    tflite_attributes = TFLITE_EPILOGUE_ATTRIBUTES
 
     def infer(self, node: Node, types: Types) -> TensorType:
         """[N, OH, OW, O] of x's dtype."""
@@ -105,34 +90,16 @@ class Conv2d(Op):
             parts.append(product(rows, w[g * o // groups : (g + 1) * o // groups].reshape(-1, kh * kw * ci).T))
         return np.concatenate(parts, axis=1).reshape(n, oh, ow, o)
 
-    def real(self, node: Node, x: Arrays) -> NDArray[Any]:
-        """As in the class docstring."""
-        return real_epilogue(node, x, self.sums(node, x["x"], x["w"]))
-
     def single(self, node: Node, x: Arrays) -> NDArray[Any]:
         """Fused multiply-adds from 0 on in the order of ``sums``."""
         w = x["w"].astype(np.float32)
         return single_epilogue(node, x, self.sums(node, x["x"], w, numerics_float.products, numerics_float.fma))
-
-    def integer(self, node: Node, x: Arrays, types: Types, out: TensorType) -> NDArray[Any]:
-        """Exact sums of ``(x - zero_point) * w``, then the epilogue."""
-        centred, w = exact_operands(node, x, types)
-        acc = self.sums(node, centred, w).astype(np.int64)
-        return integer_epilogue(node, x, types, acc)
-
-    def quantize(self, node: Node, convert: Converter) -> None:
-        """Weights per output channel (axis 0)."""
-        quantize_weighted(node, convert, attrs={k: node.attrs[k] for k in ("stride", "pad", "dilation", "groups")})
 
     def kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
         """Implicit GEMM, or the depthwise kernel."""
         from qcc.lower.weighted import convolution_calls
 
         return convolution_calls(node, ctx)
-
-    def float_kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
-        """The same with float32 sums."""
-        return self.kernels(node, ctx)
 
     def macs(self, node: Node, types: Types, out: TensorType) -> int:
         """Outputs times weights per output."""

@@ -9,29 +9,16 @@ from numpy.typing import NDArray
 
 from qcc import numerics_float
 from qcc.ir.graph import Arrays, Node, TensorType, Types
-from qcc.ops.base import Op, pair
+from qcc.ops.base import pair
 from qcc.ops.conv2d import Conv2d
-from qcc.ops.epilogue import (
-    EPILOGUE_ATTRIBUTES,
-    EPILOGUE_INPUTS,
-    TFLITE_EPILOGUE_ATTRIBUTES,
-    check_epilogue,
-    exact_operands,
-    integer_epilogue,
-    layer_dtype,
-    quantize_weighted,
-    real_epilogue,
-    single_epilogue,
-)
+from qcc.ops.epilogue import check_epilogue, layer_dtype, single_epilogue
+from qcc.ops.layer import Layer
 
 if TYPE_CHECKING:
     from qcc.lower.kernel import Call, LowerContext
-    from qcc.quantize.convert import Converter
-
-GEOMETRY = ("stride", "pad", "dilation", "groups", "output_pad")
 
 
-class ConvTranspose2d(Op):
+class ConvTranspose2d(Layer):
     """Each pixel adds a patch: ``y[i * stride - pad + k * dilation] += x[i] * w[k]``; then b, residual, clamp.
 
     x [N,H,W,C], w [O,KH,KW,C/groups], b [O], residual like y [N,OH,OW,O] with
@@ -41,11 +28,7 @@ class ConvTranspose2d(Op):
     """
 
     name = "conv_transpose2d"
-    required = ("x", "w")
-    optional = ("b", *EPILOGUE_INPUTS)
-    attributes = (*GEOMETRY, "clamp")
-    integer_attributes = EPILOGUE_ATTRIBUTES
-    tflite_attributes = TFLITE_EPILOGUE_ATTRIBUTES
+    attributes = ("stride", "pad", "dilation", "groups", "output_pad", "clamp")
 
     def infer(self, node: Node, types: Types) -> TensorType:
         """[N, OH, OW, O] of x's dtype."""
@@ -72,8 +55,8 @@ class ConvTranspose2d(Op):
         oh, ow = ((size - 1) * s + (taps - 1) * d + 1 + extra for size, taps, s, d, extra in geometry)
         return oh - top - bottom, ow - left - right
 
-    def _sums(self, node: Node, x: NDArray[Any], w: NDArray[Any]) -> NDArray[Any]:
-        """Sums of products in the dtype of x and w."""
+    def sums(self, node: Node, x: NDArray[Any], w: NDArray[Any]) -> NDArray[Any]:
+        """By taps."""
         a = node.attrs
         groups, (sh, sw), (dh, dw), (top, left, bottom, right) = a["groups"], a["stride"], a["dilation"], a["pad"]
         (n, h, wd, _), (o, kh, kw, ci) = x.shape, w.shape
@@ -86,10 +69,6 @@ class ConvTranspose2d(Op):
             columns = slice(kx * dw, kx * dw + (wd - 1) * sw + 1, sw)
             full[:, rows, columns] += (pixels @ taps)[..., 0, :]
         return full[:, top : top + oh, left : left + ow].reshape(n, oh, ow, o)
-
-    def real(self, node: Node, x: Arrays) -> NDArray[Any]:
-        """As in the class docstring."""
-        return real_epilogue(node, x, self._sums(node, x["x"], x["w"]))
 
     def single(self, node: Node, x: Arrays) -> NDArray[Any]:
         """A convolution of the spread-out input by the kernel turned around; zeros in between add nothing."""
@@ -106,23 +85,10 @@ class ConvTranspose2d(Op):
         sums = Conv2d().sums(turned, spread, w[:, ::-1, ::-1], numerics_float.products, numerics_float.fma)
         return single_epilogue(node, x, sums)
 
-    def integer(self, node: Node, x: Arrays, types: Types, out: TensorType) -> NDArray[Any]:
-        """Exact sums of ``(x - zero_point) * w``, then the epilogue."""
-        centred, w = exact_operands(node, x, types)
-        return integer_epilogue(node, x, types, self._sums(node, centred, w).astype(np.int64))
-
-    def quantize(self, node: Node, convert: Converter) -> None:
-        """Weights per output channel (axis 0)."""
-        quantize_weighted(node, convert, attrs={k: node.attrs[k] for k in GEOMETRY})
-
     def macs(self, node: Node, types: Types, out: TensorType) -> int:
         """Input elements times the weights each of them meets."""
         o, kh, kw, _ = types["w"].shape
         return types["x"].size * kh * kw * o // int(node.attrs["groups"])
-
-    def float_kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
-        """The same with float32 sums."""
-        return self.kernels(node, ctx)
 
     def kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
         """See ``lower.transposed``."""

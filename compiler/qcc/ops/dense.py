@@ -9,37 +9,21 @@ from numpy.typing import NDArray
 
 from qcc import numerics_float
 from qcc.ir.graph import Arrays, Node, TensorType, Types
-from qcc.ops.base import Op
-from qcc.ops.epilogue import (
-    EPILOGUE_ATTRIBUTES,
-    EPILOGUE_INPUTS,
-    TFLITE_EPILOGUE_ATTRIBUTES,
-    check_epilogue,
-    exact_operands,
-    integer_epilogue,
-    layer_dtype,
-    quantize_weighted,
-    real_epilogue,
-    single_epilogue,
-)
+from qcc.ops.epilogue import check_epilogue, layer_dtype, single_epilogue
+from qcc.ops.layer import Layer
 
 if TYPE_CHECKING:
     from qcc.lower.kernel import Call, LowerContext
-    from qcc.quantize.convert import Converter
 
 
-class Dense(Op):
+class Dense(Layer):
     """``y = clamp(x @ w.T + b [+ residual])``; x [..., K], w [O, K], b [O], y and residual [..., O].
 
     Float attribute: clamp (low, high) in reals. Integer form: see ``ops.epilogue``; w int8.
     """
 
     name = "dense"
-    required = ("x", "w")
-    optional = ("b", *EPILOGUE_INPUTS)
     attributes = ("clamp",)
-    integer_attributes = EPILOGUE_ATTRIBUTES
-    tflite_attributes = TFLITE_EPILOGUE_ATTRIBUTES
 
     def infer(self, node: Node, types: Types) -> TensorType:
         """[..., O] of x's dtype."""
@@ -51,9 +35,9 @@ class Dense(Op):
         check_epilogue(self, node, types, out)
         return out
 
-    def real(self, node: Node, x: Arrays) -> NDArray[Any]:
-        """As in the class docstring."""
-        return real_epilogue(node, x, x["x"] @ x["w"].T)
+    def sums(self, node: Node, x: NDArray[Any], w: NDArray[Any]) -> NDArray[Any]:
+        """By rows of x."""
+        return np.asarray(x @ w.T)
 
     def single(self, node: Node, x: Arrays) -> NDArray[Any]:
         """Fused multiply-adds from 0 on."""
@@ -61,24 +45,11 @@ class Dense(Op):
         sums = numerics_float.products(rows, x["w"].astype(np.float32).T)
         return single_epilogue(node, x, sums.reshape(*x["x"].shape[:-1], -1))
 
-    def integer(self, node: Node, x: Arrays, types: Types, out: TensorType) -> NDArray[Any]:
-        """Exact sums of ``(x - zero_point) * w``, then the epilogue."""
-        centred, w = exact_operands(node, x, types)
-        return integer_epilogue(node, x, types, (centred @ w.T).astype(np.int64))
-
-    def quantize(self, node: Node, convert: Converter) -> None:
-        """Weights per output channel (axis 0)."""
-        quantize_weighted(node, convert, attrs={})
-
     def kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
         """A GEMM whose pixels are the rows of x."""
         from qcc.lower.weighted import dense_calls
 
         return dense_calls(node, ctx)
-
-    def float_kernels(self, node: Node, ctx: LowerContext) -> list[Call]:
-        """The same with float32 sums."""
-        return self.kernels(node, ctx)
 
     def macs(self, node: Node, types: Types, out: TensorType) -> int:
         """Outputs times K."""

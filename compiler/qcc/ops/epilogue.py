@@ -22,20 +22,16 @@ Dynamic form: x and w int8, the result float32. The input ``step`` float32 [2] i
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qcc import numerics, numerics_float
-from qcc.errors import ModelError
 from qcc.ir.graph import Arrays, Node, TensorType, Types
 from qcc.numerics import QParams
 from qcc.ops.base import Op
-from qcc.ops.rounding import check_shift, follows_tflite, rescale
-
-if TYPE_CHECKING:
-    from qcc.quantize.convert import Converter
+from qcc.ops.rounding import check_shift, rescale
 
 EPILOGUE_INPUTS = ("residual", "multiplier", "shift", "table", "step")
 TFLITE_EPILOGUE_ATTRIBUTES = ("zero_point",)
@@ -110,12 +106,6 @@ def single_epilogue(
     return numerics_float.clamp(y, node.attrs.get("clamp"))
 
 
-def exact_operands(node: Node, x: Arrays, types: Types) -> tuple[NDArray[Any], NDArray[Any]]:
-    """``numerics.exact_operands`` of a layer; only TFLite's weights may have a zero point."""
-    weight_zero_point = types["w"].zero_point if follows_tflite(node) else 0
-    return numerics.exact_operands(x["x"], types["x"].zero_point, x["w"], weight_zero_point)
-
-
 def integer_epilogue(node: Node, x: Arrays, types: Types, acc: NDArray[np.int64]) -> NDArray[Any]:
     """The formulas of the module's docstring; raises OverflowError if an accumulator leaves int32 (a bug upstream)."""
     if "step" in x:
@@ -139,60 +129,3 @@ def integer_clamp(limits: tuple[float, float] | None, q: QParams) -> tuple[int, 
         return int(np.clip(np.rint(real / q.step) + q.zero_point, numerics.INT8_MIN, numerics.INT8_MAX))
 
     return step(low, numerics.INT8_MIN), step(high, numerics.INT8_MAX)
-
-
-def quantize_weighted(node: Node, convert: Converter, attrs: dict[str, Any], axis: int = 0) -> None:
-    """Emit the integer form of conv2d, conv_transpose2d or dense; output channels are ``axis`` 0 of w.
-
-    A weight scale grows where bias or sums would leave int32 (the overflow proof), and ``convert.remark`` says so.
-    Raises ``ModelError`` where that does not help.
-    """
-    x, out = convert.qparams(node.inputs["x"]), convert.qparams(node.output)
-    weight = convert.constant(node.inputs["w"]).astype(np.float64)
-    channels = weight.shape[0]
-    bias = convert.constant(node.inputs["b"]).astype(np.float64) if "b" in node.inputs else np.zeros(channels)
-    wanted, given = convert.weight_scales(node, weight), convert.given_scales(node)
-    if given is not None:
-        peak = np.abs(weight).reshape(channels, -1).max(axis=1, initial=0.0)
-        rounded = int((np.rint(peak / given) > numerics.WEIGHT_MAX).sum())
-        if rounded:
-            convert.remark(node, f"the given weights of {rounded} channels leave [-127, 127] and were rounded to fit")
-    scales = wanted
-    for _ in range(40):
-        params = QParams(tuple(float(s) for s in scales), 0, 0)
-        q_weight = numerics.quantize(weight, params)
-        error = numerics.dequantize(q_weight, params) - weight
-        wide_bias = np.rint((bias - convert.mean_shift(node, error)) / (x.step * scales))
-        bound = numerics.storage_bound(q_weight, np.clip(wide_bias, -(2.0**40), 2.0**40).astype(np.int64))
-        failed = bound > numerics.INT32_MAX
-        if not failed.any():
-            break
-        scales = np.where(failed, scales * 2, scales)
-    else:
-        raise ModelError("no weight scale keeps its sums within 32 bits", where=node.source or node.output,
-                         hint="its bias is out of proportion to its weights and scales: check the model's numbers")
-    widened = int((scales != wanted).sum())
-    if widened:
-        convert.remark(node, f"weight scale of {widened} channels widened to keep accumulators within 32 bits")
-
-    q_bias = wide_bias.astype(np.int32)
-    real = x.step * scales / out.step
-    inputs = {
-        "x": convert.value(node.inputs["x"]),
-        "w": convert.emit_constant(node.inputs["w"], q_weight, params),
-        "b": convert.emit_constant(node.output + ".bias", q_bias),
-    }
-    if "residual" in node.inputs:
-        r = convert.qparams(node.inputs["residual"])
-        try:
-            fraction = numerics.residual_fraction(real, bound, r.step / out.step)
-        except OverflowError as error:
-            raise ModelError(str(error), where=node.source or node.output,
-                             hint="its scales are out of proportion: check the model's quantization") from error
-        real = real * 2.0**fraction
-        inputs["residual"] = convert.value(node.inputs["residual"])
-        attrs = {**attrs, "residual_multiplier": round(r.step / out.step * 2.0**fraction), "fraction": fraction}
-    multiplier, shift = numerics.requant_multipliers(real, bound)
-    inputs["multiplier"] = convert.emit_constant(node.output + ".multiplier", multiplier)
-    clamp = integer_clamp(node.attrs.get("clamp"), out)
-    convert.emit(node, node.op, inputs, {**attrs, "shift": shift, "zero_point": out.zero_point, "clamp": clamp})

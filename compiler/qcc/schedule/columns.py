@@ -37,9 +37,16 @@ class Tiles:
         self.tile, self.pair = p["tile"], p["pair"]
         self.sums = array("sums", self.tile * self.pair, "int32")
 
-    def all(self, size: Expr, y: Sequence[Expr], residual: Sequence[Expr], dot: Callable[[Expr, Any], None]) -> None:
-        """Every channel of the pixels at offsets ``y``; ``dot(w, sums)`` adds ``size`` products to each sum, whose
-        weights begin at ``w``.
+    def places(self, tile: Expr, count: Expr) -> list[Expr]:
+        """The pixels of a tile of ``count`` in a row: the second may be the first one again."""
+        first = tile * self.pair
+        if self.pair == 1:
+            return [first]
+        return [first, let("second", call("qcc_min", first + 1, count - 1, dtype="int32"))]
+
+    def all(self, size: Expr, y: Sequence[Expr], residual: Sequence[Expr], dot: Callable[[Expr], None]) -> None:
+        """Every channel of the pixels at offsets ``y``; ``dot(w)`` adds ``size`` products to each sum, whose weights
+        begin at ``w``.
         """
         channels = self.p["channels"]
         with loop("block", quotient(channels + self.tile - 1, self.tile)) as block:
@@ -47,13 +54,22 @@ class Tiles:
             for c in range(self.tile):
                 for j in range(self.pair):
                     T.buffer_store(self.sums, self.b["bias"][n + c], [c * self.pair + j])
-            dot(n * size, self.sums)
+            dot(n * size)
             if self.family == "mve" and self.p["wide"] and not self.p["ragged"]:
                 self._finish_wide(n, y[0], residual)
                 return
             for c in range(self.tile):
                 exists = n + c < channels if c and self.p["ragged"] else None
                 branch(exists, lambda c=c: self._store(n + c, c, y, residual))  # type: ignore[misc]
+
+    def multiply(self, column: Expr, w: Expr, groups: Expr) -> None:
+        """Add the products of ``groups`` of inputs, gathered at ``column``, and weights, which begin at ``w``."""
+        name = "qcc_dot_wide"
+        if self.family == "dsp":
+            name = "qcc_dot_2x2" if self.pair > 1 else "qcc_dot_1x4"
+            if str(self.b["w"].dtype) == "int16":  # by ``lower.repack``
+                name += "_words"
+        run(name, column, at(self.b["w"], w), groups, at(self.sums))
 
     def _finish_wide(self, n: Expr, y: Expr, residual: Sequence[Expr]) -> None:
         """The bytes of four channels at a time."""
@@ -98,11 +114,6 @@ def pad_column(b: dict[str, Any], p: dict[str, Any], size: Expr, padded: Expr) -
         run("qcc_fill", at(b["bytes"], size), T.int8(0), padded - size)
 
 
-def dsp_dot(tile: str, b: dict[str, Any]) -> str:
-    """The function that multiplies pairs, of weights in bytes or in int16 (``lower.repack``)."""
-    return f"qcc_dot_{tile}" + ("_words" if str(b["w"].dtype) == "int16" else "")
-
-
 class Pointwise:
     """Pixels that lie at one distance, times a matrix."""
 
@@ -122,23 +133,18 @@ class Pointwise:
         count = quotient(pixels + pair - 1, pair)
         with loop("tile", count) as step:
             tile = count - 1 - step if p["over"] == BACKWARD else step
-            places = [tile * pair]
-            if pair > 1:
-                places.append(let("second", call("qcc_min", tile * pair + 1, pixels - 1, dtype="int32")))
+            places = tiles.places(tile, pixels)
             x = [place * p.get("x_step", depth) for place in places]
             y = [place * p.get("y_step", p["channels"]) for place in places]
             r = [place * p.get("r_step", p["channels"]) for place in places] if "residual" in b else []
             self._columns(b, x, depth, groups)
             source = [(b["bytes"], j * padded) if "bytes" in b else (b["x"], x[j]) for j in range(pair)]
 
-            def dot(w: Expr, sums: Any) -> None:
+            def dot(w: Expr) -> None:
                 if self.unit == 1:
                     dot_bytes(b, tiles, w, depth, source, depth)
-                elif "columns" in b:
-                    run(dsp_dot("2x2", b), at(b["columns"]), at(b["w"], w), groups, at(sums))
                 else:
-                    name = "qcc_dot_wide" if self.unit == 16 else dsp_dot("1x4", b)
-                    run(name, at(*source[0]), at(b["w"], w), groups, at(sums))
+                    tiles.multiply(at(b["columns"]) if "columns" in b else at(*source[0]), w, groups)
 
             tiles.all(padded, y, r, dot)
 
@@ -269,9 +275,7 @@ class Convolution:
         def row_of_outputs(i: Expr, origin: Expr) -> None:
             count = quotient(p["width"] + pair - 1, pair)
             with loop("tile", count) as tile:
-                places = [tile * pair]
-                if pair > 1:
-                    places.append(let("second", call("qcc_min", tile * pair + 1, p["width"] - 1, dtype="int32")))
+                places = tiles.places(tile, p["width"])
                 x = [origin + place * p["stride_x"] * rows.step for place in places]
                 y = [out.at(image, i, place) for place in places]
                 r = [residual.at(image, i, place) for place in places] if residual else []
@@ -279,14 +283,12 @@ class Convolution:
                     for j in range(pair):
                         self._column(b, rows.source, x[j], j, taps, run_bytes, groups)
 
-                def dot(w: Expr, sums: Any) -> None:
+                def dot(w: Expr) -> None:
                     if self.unit == 1:
                         taps(lambda at_x, k: dot_bytes(b, tiles, w + k, size,
                                                        [(rows.source, v + at_x) for v in x], run_bytes))  # fmt: skip
-                        return
-                    name = "qcc_dot_wide" if self.unit == 16 else dsp_dot("2x2", b)
-                    column = at(b["columns"]) if "columns" in b else at(b["bytes"])
-                    run(name, column, at(b["w"], w), groups, at(sums))
+                    else:
+                        tiles.multiply(at(b["columns" if "columns" in b else "bytes"]), w, groups)
 
                 tiles.all(padded, y, r, dot)
 

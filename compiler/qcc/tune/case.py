@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from qcc.lower.kernel import BufferArg, Call, View
 from qcc.ops import OPS
 from qcc.plan.layout import Layout
+from qcc.plan.memory import Memory
 
 GUARD = 256
 """Bytes around every buffer: kernels may read some of them, and never write there."""
@@ -43,44 +44,13 @@ class Case:
         return None
 
 
-class _Memory:
-    """The buffers that a node touches, noise in and around them."""
-
-    def __init__(self, layout: Layout, names: Sequence[str], rng: np.random.Generator) -> None:
-        self.layout = layout
-        self.bytes = {n: rng.integers(0, 256, layout.buffers[n].nbytes + 2 * GUARD).astype(np.uint8) for n in names}
-
-    def view(self, view: View, arg: BufferArg) -> NDArray[Any]:
-        flat = self.bytes[arg.value][GUARD:-GUARD].view(view.dtype)
-        strides = [s * flat.itemsize for s in view.strides]
-        return np.lib.stride_tricks.as_strided(flat[arg.offset :], view.shape, strides)
-
-    def read(self, value: str) -> NDArray[Any]:
-        found = self.view(*self.layout.place(value))
-        return (found ^ 0x80).view(np.int8) if found.dtype == np.uint8 else found.copy()
-
-    def write(self, value: str, array: NDArray[Any]) -> None:
-        place = self.view(*self.layout.place(value))
-        place[...] = array.view(np.uint8) ^ 0x80 if place.dtype == np.uint8 else array
-
-    def fill(self, value: str) -> None:
-        """The halos that are filled before ``value`` is written."""
-        for fill in self.layout.fills.get(value, ()):
-            buffer = self.layout.buffers[self.layout.places[fill.value].buffer]
-            if buffer.name in self.bytes and buffer.frame is not None:
-                (top, left, _, _), (_, h, w, _) = buffer.frame.halo, buffer.frame.shape
-                image = self.bytes[buffer.name][GUARD:-GUARD].reshape(buffer.frame.outer)
-                inside = image[:, top : top + h, left : left + w].copy()
-                image[...] = fill.byte & 0xFF
-                image[:, top : top + h, left : left + w] = inside
-
-
 def make_case(call: Call, layout: Layout, seed: int = 0) -> Case:
     """Random inputs for a call, and what the integer reference makes of them."""
     graph, rng = layout.graph, np.random.default_rng(seed)
     node = graph.node_of()[call.node]
     names = list(dict.fromkeys(arg.value for arg in call.args if isinstance(arg, BufferArg)))
-    memory = _Memory(layout, names, rng)
+    noise = {n: rng.integers(0, 256, layout.buffers[n].nbytes + 2 * GUARD).astype(np.uint8) for n in names}
+    memory = Memory(layout, noise, GUARD)
     for value in graph.inputs:
         memory.fill(value)
     for earlier in graph.nodes[: graph.nodes.index(node) + 1]:
@@ -96,7 +66,7 @@ def make_case(call: Call, layout: Layout, seed: int = 0) -> Case:
             memory.write(node.output, sums)
         else:
             del x["table"]
-    before = {name: array.copy() for name, array in memory.bytes.items()}
+    before = memory.copy()
     memory.write(node.output, OPS[node.op].integer(node, x, *types))
 
     operand, out = next((o, a) for o, a in zip(call.kernel.operands, call.args, strict=True) if o.role == "out")
@@ -104,11 +74,10 @@ def make_case(call: Call, layout: Layout, seed: int = 0) -> Case:
     view = operand.view
     if call.kernel.compute.startswith("conv_"):  # whole vectors, of which only channels are stored
         view = View((*view.shape[:-1], call.kernel.param("channels")), view.strides, view.dtype)
-    written = memory.view(view, out).copy()
-    memory.bytes = {name: array.copy() for name, array in before.items()}
-    memory.view(view, out)[...] = written
+    expected = before.copy()
+    expected.at((view, out))[...] = memory.at((view, out))
 
-    buffers = list(before.values())
+    buffers = list(before.bytes.values())
     args = []
     for o, arg in zip(call.kernel.operands, call.args, strict=True):
         if isinstance(arg, BufferArg):
@@ -116,7 +85,8 @@ def make_case(call: Call, layout: Layout, seed: int = 0) -> Case:
         else:
             args.append((len(buffers), 0))
             buffers.append(np.frombuffer(np.ascontiguousarray(arg).tobytes() + bytes(GUARD), np.uint8))
-    return Case(tuple(buffers), len(buffers) - len(names), tuple(args), names.index(out.value), memory.bytes[out.value])
+    index = names.index(out.value)
+    return Case(tuple(buffers), len(buffers) - len(names), tuple(args), index, expected.bytes[out.value])
 
 
 def _random(shape: tuple[int, ...], dtype: str, rng: np.random.Generator) -> NDArray[Any]:
