@@ -14,6 +14,7 @@ from tvm.script.ir_builder import tirx as T
 from qcc.lower import expressions
 from qcc.schedule.intrinsic import (
     Parameter,
+    depthwise_meaning,
     describe,
     describe_block,
     divide_by_power,
@@ -58,7 +59,7 @@ def dot(storage: str) -> tuple[Any, Any]:
         products = _maddwd(both, T.Cast("int16x16", weights.vload([0, 0], dtype="int8x16")))
         T.buffer_store(sums, _lanes(sums) + products, [T.ramp(T.int32(0), 1, LANES)])
 
-    return describe_block([a, b], c, meaning, update=True), implement([a, b], c, body, update=True)
+    return describe_block([a, b], c, meaning), implement([a, b], c, body, update=True)
 
 
 @register_once
@@ -76,18 +77,7 @@ def depthwise(
     x: Parameter = ("x", (rows, PAIR * groups, columns, LANES), storage)
     w: Parameter = ("w", (taps_x, groups, LANES, PAIR), "int8")
     c: Parameter = ("c", (rows, pixels, LANES), "int32")
-
-    def meaning(source: Any, weights: Any, sums: Any) -> None:
-        # Blockizing drops axes of extent 1 from the inner block and keeps their loops.
-        extents = (rows, pixels, LANES, taps_x, groups, PAIR)
-        kept = [i for i, extent in enumerate(extents) if extent > 1]
-        with T.grid(*extents) as loops, T.sblock("update"):
-            axes = T.axis.remap("".join("SSSRRR"[i] for i in kept), [loops[i] for i in kept])
-            y, p, n, kx, g, k = (axes[kept.index(i)] if i in kept else 0 for i in range(6))
-            left = T.Cast("int32", source[y, g * PAIR + k, p * stride + kx // parts * dilation, n])
-            product = left * T.Cast("int32", weights[kx, g, n, k])
-            T.buffer_store(sums, sums[y, p, n] + product, [y, p, n])
-
+    meaning = depthwise_meaning((rows, pixels, LANES), (taps_x, groups, PAIR), stride, dilation, parts)
     interleaved = [LANES * k + n for n in range(LANES) for k in range(PAIR)]
     channels = T.ramp(T.int32(0), 1, LANES)
 
@@ -114,7 +104,7 @@ def depthwise(
                         total = total + _maddwd(column(g, p * stride + kx // parts * dilation), taps(y, kx, g))
                 T.buffer_store(sums, total, [T.int32(y), T.int32(p), channels])
 
-    return describe_block([x, w], c, meaning, update=True), implement([x, w], c, body, update=True, rows=("x",))
+    return describe_block([x, w], c, meaning), implement([x, w], c, body, update=True, rows=("x",))
 
 
 @register_once

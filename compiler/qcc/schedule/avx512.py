@@ -14,6 +14,7 @@ from tvm.script.ir_builder import tirx as T
 from qcc.lower import expressions
 from qcc.schedule.intrinsic import (
     Parameter,
+    depthwise_meaning,
     describe,
     describe_block,
     divide_by_power,
@@ -77,7 +78,7 @@ def dot() -> tuple[Any, Any]:
             i, k = T.axis.remap("SR", [i, k])
             T.buffer_store(sums, sums[i] + T.Cast("int32", four[k]) * T.Cast("int32", weights[i, k]), [i])
 
-    return describe_block([a, b], c, meaning, update=True), implement([a, b], c, body, update=True)
+    return describe_block([a, b], c, meaning), implement([a, b], c, body, update=True)
 
 
 @register_once
@@ -95,18 +96,7 @@ def depthwise(
     x: Parameter = ("x", (rows, 4 * groups, columns, LANES), "uint8")
     w: Parameter = ("w", (taps_x, groups, LANES, 4), "int8")
     c: Parameter = ("c", (rows, pixels, LANES), "int32")
-
-    def meaning(source: Any, weights: Any, sums: Any) -> None:
-        # Blockizing drops axes of extent 1 from the inner block and keeps their loops.
-        extents = (rows, pixels, LANES, taps_x, groups, 4)
-        kept = [i for i, extent in enumerate(extents) if extent > 1]
-        with T.grid(*extents) as loops, T.sblock("update"):
-            axes = T.axis.remap("".join("SSSRRR"[i] for i in kept), [loops[i] for i in kept])
-            y, p, n, kx, g, k = (axes[kept.index(i)] if i in kept else 0 for i in range(6))
-            left = T.Cast("int32", source[y, g * 4 + k, p * stride + kx // parts * dilation, n])
-            product = left * T.Cast("int32", weights[kx, g, n, k])
-            T.buffer_store(sums, sums[y, p, n] + product, [y, p, n])
-
+    meaning = depthwise_meaning((rows, pixels, LANES), (taps_x, groups, 4), stride, dilation, parts)
     order = [LANES * k + n for n in range(LANES) for k in range(4)]
 
     def body(source: Any, weights: Any, sums: Any) -> None:
@@ -129,7 +119,7 @@ def depthwise(
                         total = _dpbusd(total, column(g, p * stride + kx // parts * dilation), taps(y, kx, g))
                 T.buffer_store(sums, total, [T.int32(y), T.int32(p), T.ramp(T.int32(0), 1, LANES)])
 
-    return describe_block([x, w], c, meaning, update=True), implement([x, w], c, body, update=True, rows=("x",))
+    return describe_block([x, w], c, meaning), implement([x, w], c, body, update=True, rows=("x",))
 
 
 @register_once

@@ -52,22 +52,37 @@ def describe(inputs: Sequence[Parameter], output: Parameter, value: Callable[...
     return tirx.PrimFunc(func.params, type(func.body)([], True, body), func.ret_type, func.attrs)
 
 
-def describe_block(
-    inputs: Sequence[Parameter], output: Parameter, meaning: Callable[..., None], update: bool = False
-) -> Any:
-    """Description of an intrinsic over whole buffers: ``meaning(*buffers)`` builds the loops and their block.
-
-    With ``update`` the output is read too.
-    """
+def describe_block(inputs: Sequence[Parameter], output: Parameter, meaning: Callable[..., None]) -> Any:
+    """Description of an intrinsic that updates ``output``: ``meaning(*buffers)`` builds the loops and their block."""
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name("desc")
         buffers = [T.arg(p[0], _buffer(p)) for p in (*inputs, output)]
         with T.sblock("root"):
             whole = [b[tuple(slice(0, e) for e in p[1])] for b, p in zip(buffers, (*inputs, output), strict=True)]
-            T.reads(*(whole[-1:] if update else []), *whole[:-1])
+            T.reads(whole[-1], *whole[:-1])
             T.writes(whole[-1])
             meaning(*buffers)
     return builder.get()
+
+
+def depthwise_meaning(
+    outputs: tuple[int, int, int], taps: tuple[int, int, int], stride: int, dilation: int, parts: int
+) -> Callable[..., None]:
+    """For ``describe_block``: a tile of a depthwise convolution, ``outputs`` (rows, pixels, channels) and ``taps``
+    (columns times ``parts``, groups of rows, rows of a group)."""
+    extents = (*outputs, *taps)
+
+    def meaning(source: Any, weights: Any, sums: Any) -> None:
+        # Blockizing drops axes of extent 1 from the inner block and keeps their loops.
+        kept = [i for i, extent in enumerate(extents) if extent > 1]
+        with T.grid(*extents) as loops, T.sblock("update"):
+            axes = T.axis.remap("".join("SSSRRR"[i] for i in kept), [loops[i] for i in kept])
+            y, p, n, kx, g, k = (axes[kept.index(i)] if i in kept else 0 for i in range(6))
+            left = T.Cast("int32", source[y, g * taps[2] + k, p * stride + kx // parts * dilation, n])
+            product = left * T.Cast("int32", weights[kx, g, n, k])
+            T.buffer_store(sums, sums[y, p, n] + product, [y, p, n])
+
+    return meaning
 
 
 def _buffer(parameter: Parameter, rows: bool = False) -> Any:

@@ -38,7 +38,7 @@ def dot(lanes: int) -> tuple[Any, Any]:
         )
         T.buffer_store(sums, sums[tuple(at)] + products, at)
 
-    return describe_block([a, b], c, meaning, update=True), implement([a, b], c, body, update=True)
+    return describe_block([a, b], c, meaning), implement([a, b], c, body, update=True)
 
 
 def matmul(accumulators: int, sch: Any, kernel: Kernel, decide: Decide) -> None:

@@ -44,9 +44,9 @@ def share(sch: Any, loops: Sequence[Any]) -> None:
     sch.parallel(outermost)
 
 
-def vector_tile(extent: int, wanted: int = 64) -> int:
-    """The largest divisor of ``extent`` that is a multiple of 16 and at most ``wanted``; else of any kind below 256."""
-    whole = [d for d in divisors(extent, wanted) if d % 16 == 0]
+def vector_tile(extent: int) -> int:
+    """The largest divisor of ``extent`` that is a multiple of 16 and at most 64; else of any kind below 256."""
+    whole = [d for d in divisors(extent, 64) if d % 16 == 0]
     return whole[-1] if whole else divisors(extent, 256)[-1]
 
 
