@@ -106,6 +106,17 @@ def test_the_folder(tmp_path: Path) -> None:
     assert manifest["arena"]["bytes"] == manifest["arena"]["lower_bound"]
 
 
+@pytest.mark.parametrize("name", ["qcc", "string"])
+def test_names_that_are_taken(name: str, tmp_path: Path) -> None:
+    """Inputs called like variables of generated code, models like headers that it includes."""
+    b = Builder(name)
+    images = [b.quantize(b.input((1, 3, 5, 5), "float32", value), (0, 2, 3, 1)) for value in ("from", "to", "NULL")]
+    total = b.add(b.add(b.conv(images[0], 4), b.conv(images[1], 4)), b.conv(images[2], 4))
+    model = compiled(b.output(b.dequantize(total)), tmp_path)
+    assert verify_model(model, [random_inputs(model.program(), 0)]) is None
+    check_warnings(tmp_path / "out", f"model_{name}", tmp_path)
+
+
 def test_no_data_that_changes(tmp_path: Path) -> None:
     compiled(small(), tmp_path)
     for name in ("small", "small_weights"):

@@ -18,7 +18,7 @@ from naive_kernels import naive_package
 from qcc.emit import entry
 from qcc.emit.header import header_source
 from qcc.emit.library import check_output, emit_library
-from qcc.emit.package import identifier
+from qcc.emit.package import identifier, parameter_name
 from qcc.errors import ArtifactError, ToolError
 from qcc.ir.evaluate import run_integer
 from qcc.ir.graph import Graph
@@ -166,6 +166,23 @@ def test_names_that_c_does_not_allow(tmp_path: Path) -> None:
 )
 def test_identifier(name: str, expected: str) -> None:
     assert identifier(name) == expected
+
+
+@pytest.mark.parametrize("name", ["arena", "qcc", "weights", "memcpy", "stdint", "Time"])
+def test_names_that_are_taken(name: str, tmp_path: Path) -> None:
+    """The files of a model include headers, declare names and call functions of their own."""
+    graph = small()
+    inputs = random_inputs(graph, 0)
+    ((output, expected),) = run_integer(graph, inputs).items()
+    np.testing.assert_array_equal(compiled(graph, tmp_path, name=name).run(inputs)[output], expected)
+    assert (tmp_path / "out" / f"model_{name}.h").exists()
+
+
+def test_parameters_have_names_of_their_own() -> None:
+    taken = {"to", "from"}
+    found = [parameter_name(name, f"input{i}", taken) for i, name in enumerate(["to", "input1", "input1", "from"])]
+    assert found == ["input0", "input1", "input2", "input3"]
+    assert [parameter_name("to", "input0", taken) for _ in range(2)] == ["input0_", "input0__"]
 
 
 def test_an_earlier_artifact_is_replaced(tmp_path: Path) -> None:

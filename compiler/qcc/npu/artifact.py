@@ -126,7 +126,7 @@ def build(graph: Graph, d: Description, folder: Path, *, host: Target | None = N
 def _manifest(graph: Graph, parts: Split, program: Program, t: Timeline, remarks: Sequence[str],
               host: str | None) -> dict[str, Any]:
     from qcc import __version__
-    from qcc.emit.package import edges, identifier
+    from qcc.emit.package import edges, symbol_prefix
     from qcc.runtime import FORMAT
 
     found: dict[str, list[dict[str, Any]]] = {"input": [], "output": []}
@@ -148,7 +148,7 @@ def _manifest(graph: Graph, parts: Split, program: Program, t: Timeline, remarks
                        "remarks": notes, "place": None})  # fmt: skip
     peak = max(program.occupancy, default=0)
     return {
-        "format": FORMAT, "qcc": __version__, "name": graph.name, "prefix": identifier(graph.name),
+        "format": FORMAT, "qcc": __version__, "name": graph.name, "prefix": symbol_prefix(graph.name),
         "target": {"kind": "npu", "name": program.description.name, "host": host},
         "inputs": found["input"], "outputs": found["output"], "macs": sum(x.macs for x in program.layers),
         "weight_bytes": len(program.constants), "arena": {"bytes": peak, "lower_bound": peak, "buffers": []},
