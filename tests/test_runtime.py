@@ -95,6 +95,25 @@ def test_models_of_one_library_take_turns(one: Model) -> None:
     assert not wrong
 
 
+def test_a_trace_sees_the_inference_of_its_own_thread(one: Model) -> None:
+    rng = np.random.default_rng(0)
+    xs = [rng.normal(0, 3, (1, 4, 5, 3)).astype(np.float32) for _ in range(4)]
+    expected = [one.trace({"x": x}) for x in xs]
+    wrong: list[int] = []
+
+    def work(i: int) -> None:
+        for _ in range(50):
+            found = one.trace({"x": xs[i]})
+            wrong.extend(i for name, value in found.items() if not np.array_equal(value, expected[i][name]))
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(len(xs))]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not wrong
+
+
 def test_importing_is_cheap() -> None:
     code = ("import sys, qcc, qcc.cli; qcc.Target; qcc.load; qcc.__version__; "
             "print([m for m in ('tvm', 'onnx', 'onnxruntime') if m in sys.modules])")  # fmt: skip

@@ -20,10 +20,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qcc.errors import CalibrationError, QccError, TargetError, TuningError
+from qcc.errors import ArtifactError, CalibrationError, QccError, TargetError, TuningError
 from qcc.ir.graph import Graph, runs_float
 from qcc.ir.text import show
 from qcc.ir.verify import verify
+from qcc.output import new_file
 from qcc.target import Target
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 STAGES = ("import", "simplify", "quantize")
 """Stages that give a graph, in order."""
+CACHE_HINT = "set QCC_CACHE to a folder that can be written and has space"
 
 
 def compile(
@@ -76,8 +78,7 @@ def compile(
         if not isinstance(chosen, Target):
             raise TargetError(f"{chosen.name} has no form '{emit}'", hint="choose a microcontroller")
         chosen = chosen.with_emit(emit)
-    if mode != "int8":
-        check_mode(mode, chosen, calib, io)
+    check_options(chosen, mode, host, records)
     if package is not None and not (isinstance(chosen, Target) and chosen.emit == "c"):
         raise TargetError(f"there are no {package} packages for {chosen.name}: it does not get C source",
                           hint="choose a microcontroller, or leave --package out")
@@ -113,15 +114,25 @@ def compile(
     return made
 
 
-def check_mode(mode: Mode, target: Target | Description, calib: Any, io: Io | None) -> None:
-    """Refuse what a mode that runs float cannot do."""
+def check_options(
+    target: Target | Description, mode: Mode, host: str | Path | Target | None, records: str | Path | None
+) -> None:
+    """Refuse options that the target has no use for."""
     fault = target.float_fault if isinstance(target, Target) else "it has no float unit"
-    if fault:
+    if mode != "int8" and fault:
         raise TargetError(f"mode {mode} needs a CPU that runs float32: {fault}", where=target.name,
                           hint="use --mode int8, or a CPU target")
-    if calib is not None:
+    if host is not None and isinstance(target, Target):
+        raise TargetError("it computes every node itself and needs no host", where=target.name, hint="leave out --host")
+    if records is not None and not isinstance(target, Target):
+        raise TargetError("an accelerator has no tuning records", where=target.name, hint="leave out --records")
+
+
+def check_mode(mode: Mode, calib: Any, io: Io) -> None:
+    """Refuse what has no meaning in a mode that runs float."""
+    if mode != "int8" and calib is not None:
         raise CalibrationError(f"mode {mode} takes no samples", hint="leave out --calib (or calib=…)")
-    if io == "int8":
+    if mode != "int8" and io == "int8":
         raise QccError(f"inputs and outputs are float in mode {mode}", hint="leave out --io int8")
 
 
@@ -150,6 +161,7 @@ def stages(
     """The graph after each of ``STAGES``, verified; an integer graph is passed through."""
     from qcc.passes import FUSE_INTEGER, simplify
 
+    check_mode(mode, calib, io)
     graph = _import(model, name, example_inputs)
     verify(graph)
     if graph is not model or not is_integer(graph):
@@ -274,11 +286,13 @@ def is_integer(graph: Graph) -> bool:
 
 def _import(model: Any, name: str | None, example_inputs: Any) -> Graph:
     """The graph of a model by the front end that its contents call for."""
-    if isinstance(model, Graph):
-        return model
     from qcc.frontend.detect import is_tflite
 
-    if _is_torch(model):
+    if isinstance(model, Graph):
+        if name is None:
+            return model
+        graph = model.copy()
+    elif _is_torch(model):
         from qcc.frontend import torch
 
         graph = torch.load(model, example_inputs, name)
@@ -328,11 +342,23 @@ def _calibrate(graph: Graph, calib: Any, method: str, progress: bool | None) -> 
         ranges = {v: (low, high) for v, (low, high) in found["ranges"].items()}
         return Calibration(ranges, {v: tuple(m) for v, m in found["means"].items()})
     measured = calibrate(graph, samples, method, progress)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False) as file:
-        json.dump({"ranges": measured.ranges, "means": measured.means}, file)
-    Path(file.name).replace(path)
+    with _writing_cache():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with new_file(path, "the cache", CACHE_HINT) as file:
+            file.write(json.dumps({"ranges": measured.ranges, "means": measured.means}).encode())
     return measured
+
+
+@contextmanager
+def _writing_cache() -> Iterator[None]:
+    """Turn what the system says about the cache's folder into an ArtifactError."""
+    from qcc.lower.build import cache_folder
+
+    try:
+        yield
+    except OSError as error:
+        raise ArtifactError(f"the cache cannot be written ({error.strerror})", where=str(cache_folder()),
+                            hint=CACHE_HINT) from error
 
 
 def _sources(folder: str) -> str:
@@ -371,9 +397,10 @@ def _decided(
 def _build(
     calls: list[Call], target: Target, jobs: int | None, progress: bool | None, chosen: dict[str, dict[str, int]]
 ) -> dict[str, Built]:
-    from qcc.lower.build import build_kernels
+    from qcc.lower.build import build_kernels, cache_folder
 
-    with _bar("build kernels", progress) as update:
+    with _bar("build kernels", progress) as update, _writing_cache():
+        (cache_folder() / "objects").mkdir(parents=True, exist_ok=True)  # before a worker fails to
         return build_kernels([call.kernel for call in calls], target, jobs, update, chosen)
 
 
@@ -396,4 +423,5 @@ def _dump(graph: Graph, stage: str, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{STAGES.index(stage)}-{stage}.qir").write_text(show(graph))
     except OSError as error:
-        raise QccError(f"the IR cannot be dumped: {error.strerror}", where=str(folder)) from error
+        raise ArtifactError(f"the IR cannot be dumped: {error.strerror}", where=str(folder),
+                            hint="choose another folder with --dump-ir") from error

@@ -29,7 +29,7 @@ class RemoteModel(Model):
     def _attach(self) -> None:
         self._command = remote_command(self.folder, self.manifest)
         self._process: subprocess.Popen[bytes] | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._last: list[NDArray[Any]] = [np.zeros(t.shape, t.dtype) for t in self.inputs.values()]
 
     def run_into(self, inputs: Sequence[NDArray[Any]], outputs: Sequence[NDArray[Any]]) -> None:

@@ -17,6 +17,7 @@ from naive_kernels import naive_package
 from qcc.cli import main
 from qcc.emit.library import emit_library
 from qcc.ir.evaluate import run_integer
+from qcc.passes.rewrite import rename
 from qcc.report import MAP_ROWS, arena_map
 from qcc.runtime import Model
 from qcc.target import Target, known_targets
@@ -127,6 +128,7 @@ def test_inspect(command: Command, folder: Path) -> None:
     assert "image: float32 1x3x8x6  scale 0.05, zero point -3" in result.stdout
     assert "arena map: steps to the right, bytes downwards" in result.stdout
     fails(command("inspect", folder.parent), "holds no compiled model")
+    fails(command("inspect", folder, "--svg", folder), "the picture cannot be written")
 
 
 def test_inspect_works_for_other_machines(command: Command, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,6 +166,26 @@ def test_compile_errors(command: Command, tmp_path: Path) -> None:
     fails(command("compile", model, "-o", out), "model.onnx")
     fails(command("compile", tmp_path / "none.onnx", "-o", out), "none.onnx")
     assert not out.exists(), "nothing half-written"
+
+
+def test_an_output_that_cannot_be_written_is_known_before_the_work(command: Command, tmp_path: Path) -> None:
+    """The model is not even looked for."""
+    nowhere = tmp_path / "none" / "file"
+    fails(command("tune", "none.onnx", "--records", tmp_path / "r", "--plot", nowhere), "the plot cannot be written")
+    fails(command("sweep", "none.onnx", "--vary", "array.rows=8", "--plot", nowhere), "the plot cannot be written")
+    fails(command("export", "none.onnx", "--format", "qdq", "-o", nowhere), "the model cannot be written")
+
+
+def test_an_output_may_be_called_as_a_parameter_of_numpy(command: Command, tmp_path: Path) -> None:
+    b = Builder("net")
+    y = b.lut(b.input((1, 4), name="x"))
+    graph = b.output(y)
+    rename(graph, y, "file")
+    emit_library(naive_package(graph, Target.load("x86-vnni"), tmp_path / "work"), tmp_path / "out")
+    np.save(tmp_path / "x.npy", np.arange(4, dtype=np.int8)[None])
+    result = command("run", tmp_path / "out", "--input", tmp_path / "x.npy", "--output", tmp_path / "y.npz")
+    assert result.exit_code == 0, result.output
+    assert np.load(tmp_path / "y.npz").files == ["file"]
 
 
 def test_help_and_version(command: Command) -> None:

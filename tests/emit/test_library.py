@@ -244,12 +244,17 @@ def test_load_errors(tmp_path: Path) -> None:
     compiled(small(), tmp_path)
     path = tmp_path / "out" / "manifest.json"
     good: dict[str, Any] = json.loads(path.read_text())
-    for text, message in [("{", "cannot be read"), ("[]", "another version"), ('{"format": 99}', "another version")]:
+    for text, message in [("{", "cannot be read"), ("[]", "another version"), ('{"format": 99}', "another version"),
+                          (json.dumps({k: v for k, v in good.items() if k != "arena"}), "manifest.json lacks arena")]:
         path.write_text(text)
         with pytest.raises(ArtifactError, match=message):
             qcc.load(tmp_path / "out")
     path.write_text(json.dumps(good | {"target": {"name": "x86-next", "arch": "x86_64", "requires": ["no_such_flag"]}}))
     with pytest.raises(ArtifactError, match="compiled for x86-next, but this machine lacks no_such_flag"):
+        qcc.load(tmp_path / "out")
+    path.write_text(json.dumps(good | {"prefix": "other"}))
+    (tmp_path / "out" / "libother.so").write_bytes((tmp_path / "out" / "libnet.so").read_bytes())
+    with pytest.raises(ArtifactError, match=r"the library is not that of 'other'.*Hint: compile the model again"):
         qcc.load(tmp_path / "out")
     path.write_text(json.dumps(good))
     (tmp_path / "out" / "libnet.so").unlink()  # a loaded library must not be written over

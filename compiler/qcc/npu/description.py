@@ -5,7 +5,6 @@ The compiler tiles by these numbers, the simulator enforces them, the cycle mode
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from qcc.data import data_folder
+from qcc.data import data_folder, read_table
 from qcc.errors import TargetError
 
 Dataflow = Literal["weight", "output", "input", "tiled"]
@@ -195,7 +194,7 @@ class Description(_Table):
     def load(name: str | Path) -> Description:
         """A shipped accelerator by name, or a file by path (ends in ``.toml``). Raises TargetError."""
         path = target_path(name)
-        if path is None:
+        if path is None or (not str(name).endswith(".toml") and name not in known_npus()):
             raise TargetError(f"unknown accelerator '{name}'",
                               hint=f"one of {', '.join(known_npus())}, or the path of a .toml file")
         return parse(read_table(path), str(path))
@@ -259,17 +258,6 @@ def target_path(name: str | Path) -> Path | None:
         return Path(name)
     path = data_folder("targets") / f"{name}.toml"
     return path if path.is_file() else None
-
-
-def read_table(path: Path) -> dict[str, Any]:
-    """Contents of a TOML file; raises TargetError."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise TargetError(f"cannot be read ({reason})", where=str(path), hint="give the path of a file") from error
-    except tomllib.TOMLDecodeError as error:
-        raise TargetError(f"not valid TOML: {error}", where=str(path), hint="see targets/edge-npu.toml") from error
 
 
 def parse(table: Mapping[str, Any], where: str) -> Description:
