@@ -29,6 +29,11 @@ REFUSED: dict[str, Case] = {
     "layer_norm": (op("LayerNormalization", "x s"), {"s": floats(6)}, 17, "statistics at run time"),
     "log_softmax": (op("LogSoftmax", "x"), {}, 17, "take the logarithm outside"),
     "quantized": (op("QuantizeLinear", "x s"), {"s": F(0)}, 17, "its scale is 0.0; scales are positive and finite"),
+    "quantized_too_finely": (op("QuantizeLinear", "x s"), {"s": F(1e-40)}, 17, "has no reciprocal in float32"),
+    "divide_by_zero": (op("Div", "x w"), {"w": F([1, 0, 2, 3, 4, 5])}, 17, "it divides by 0"),
+    "variance": (op("BatchNormalization", "x s s s v"), {"s": floats(4), "v": F([1, 1, -1, 1])}, 17,
+                 "its variance -1 with epsilon 1e-05 is not positive"),
+    "dropout_modes": (op("Dropout", "x r t"), {"r": F(0.5), "t": np.array([True, False])}, 17, "has 2 elements"),
     "domain": (op("FusedConv", "x", domain="com.microsoft"), {}, 17, "com.microsoft.FusedConv"),
     "random": (op("RandomNormalLike", "x"), {}, 17, "not supported"),
     "attribute_type": (op("Conv", "x w", group="two"), W, 17, "group"),
@@ -117,6 +122,14 @@ def test_refused(case: str) -> None:
     assert message in str(caught.value)
     assert [item.hint for item in caught.value.items if not item.hint] == []
     assert len(caught.value.items) == 1
+
+
+@pytest.mark.parametrize("axes", [{}, {"a": [0, 1]}])
+def test_padding_a_constant_too_far(axes: dict[str, list[int]]) -> None:
+    """Ten gigabytes."""
+    nodes = [op("Pad", "c p -" + "".join(f" {name}" for name in axes), "k"), op("Add", "x k")]
+    with pytest.raises(UnsupportedError, match=r"Pad 'k': its constant result has more than \d+ elements"):
+        load(model(nodes, {"x": (1, 1)}, {"c": floats(1, 1), "p": [50000, 50000, 0, 0], **axes}, opset=18))
 
 
 def test_images_with_three_axes_are_refused() -> None:

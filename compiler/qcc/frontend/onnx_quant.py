@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from qcc.frontend.onnx_node import OnnxNode, Refused, importer, normal_axis
-from qcc.numerics import QParams
+from qcc.numerics import SMALLEST_STEP, QParams
 
 MICROSOFT = "com.microsoft"
 MOVES = (
@@ -59,7 +59,10 @@ def per_tensor(n: OnnxNode, scale: int, zero: int) -> tuple[QParams, str]:
         raise Refused(f"it quantizes to {kind}", QDQ_HINT)
     if scales.size != 1:
         raise Refused("it quantizes an activation per channel", "quantize activations per tensor")
-    return QParams(float(scales.reshape(-1)[0]), int(zeros.reshape(-1)[0]) - OFFSETS[kind]), kind
+    step = float(scales.reshape(-1)[0])
+    if step < SMALLEST_STEP:
+        raise Refused(f"its scale {step:g} has no reciprocal in float32", "quantize the model again")
+    return QParams(step, int(zeros.reshape(-1)[0]) - OFFSETS[kind]), kind
 
 
 @importer("QuantizeLinear")

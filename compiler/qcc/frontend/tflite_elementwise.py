@@ -57,7 +57,8 @@ def binary(n: TfliteNode) -> str:
 @importer("DIV")
 def divide(n: TfliteNode) -> str:
     """Of real numbers by a constant."""
-    _only_real(n)
+    if n.integer:
+        raise _no_integer_form(n)
     divisor = n.reals(1, "divisor")
     if not np.all(divisor):
         raise Refused("it divides by 0")
@@ -65,9 +66,8 @@ def divide(n: TfliteNode) -> str:
                   clamp=n.limits())
 
 
-def _only_real(n: TfliteNode) -> None:
-    if n.integer:
-        raise Refused(f"{n.op} of quantized tensors is not supported", "keep this operator out of the integer model")
+def _no_integer_form(n: TfliteNode) -> Refused:
+    return Refused(f"{n.op} of quantized tensors is not supported", "keep this operator out of the integer model")
 
 
 @importer("MAXIMUM", "MINIMUM")
@@ -108,8 +108,7 @@ def function(n: TfliteNode) -> str:
             except OverflowError as error:
                 raise Refused(f"its scales are not possible: {error}", "convert the model again") from error
         case _:
-            _only_real(n)
-            raise AssertionError
+            raise _no_integer_form(n)
     return n.look_up(n.value(0), table)
 
 
