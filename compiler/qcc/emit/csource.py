@@ -103,12 +103,14 @@ def _declared(name: str, array: NDArray[Any]) -> str:
 
 
 def _numbers(array: NDArray[Any]) -> Iterator[str]:
-    """Elements, several to a line."""
+    """Elements, several to a line. C has no literal for the smallest integer: its sign is an operator."""
     flat = array.reshape(-1)
     if array.dtype == np.float32:
-        texts = [f"{float(v).hex()}F" if np.isfinite(v) else "0" for v in flat]
+        assert np.isfinite(flat).all(), "constants are finite"
+        texts = [f"{float(v).hex()}F" for v in flat]
     else:
-        texts = [str(int(v)) if int(v) > -(2**31) else "(-2147483647 - 1)" for v in flat]
+        low = np.iinfo(array.dtype).min
+        texts = [f"({low + 1} - 1)" if v == low < -(2**15) else str(int(v)) for v in flat]
     each = 24 if array.dtype.itemsize == 1 else 10
     for i in range(0, len(texts), each):
         yield "    " + ", ".join(texts[i : i + each]) + ","
