@@ -65,7 +65,8 @@ def compile_command(
     from qcc.ir.text import show
 
     if stop_after is not None:
-        for stage, graph in pipeline.stages(model, calib=calib, name=name, io=io or "float", mode=mode):
+        found = pipeline.stages(model, calib=calib, name=name, io=io or "float", mode=mode)
+        for stage, graph in pipeline.dumped(found, dump_ir):
             if stage == stop_after or (stage == "quantize" and stop_after != "import"):
                 click.echo(show(graph), nl=False)  # an integer model has no stage "simplify"
                 return

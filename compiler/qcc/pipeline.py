@@ -87,12 +87,9 @@ def compile(
     if out is not None:
         check_output(Path(out))
     remarks: list[str] = []
-    graph = Graph("")
     found = stages(model, calib=calib, name=name, io=io, method=method, progress=progress, remarks=remarks,
                    example_inputs=example_inputs, mode=mode)
-    for stage, graph in found:
-        if dump_ir is not None:
-            _dump(graph, stage, Path(dump_ir))
+    *_, (_, graph) = dumped(found, dump_ir)
 
     def made_in(folder: Path) -> Model | NpuModel:
         if isinstance(chosen, Target):
@@ -195,6 +192,14 @@ def stages(
     graph = convert(graph, params, io, measured.means, remarks)
     verify(graph)
     yield "quantize", graph
+
+
+def dumped(found: Iterator[tuple[str, Graph]], folder: str | Path | None) -> Iterator[tuple[str, Graph]]:
+    """The stages ``found``, each of which is printed into a file of ``folder`` on the way (None: not at all)."""
+    for stage, graph in found:
+        if folder is not None:
+            _dump(graph, stage, Path(folder))
+        yield stage, graph
 
 
 def export(

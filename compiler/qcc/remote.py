@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcc.errors import InputError, ToolError
+from qcc.errors import ArtifactError, InputError, ToolError
 from qcc.runtime import Arrays, Model, check_machine, read_layer
 
 RUNNER = "{runner}"
@@ -101,6 +101,9 @@ class RemoteModel(Model):
         if self._process is None:
             if not self._command:
                 check_machine(self.folder, self.manifest["target"])
+            runner = runner_path(self.folder, self.manifest)
+            if not runner.is_file():
+                raise ArtifactError(f"{runner.name} is missing", where=str(self.folder), hint="compile the model again")
             try:
                 process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                            stderr=subprocess.PIPE)  # fmt: skip
@@ -126,8 +129,13 @@ class RemoteModel(Model):
 
 def remote_command(folder: Path, manifest: dict[str, Any]) -> list[str]:
     """The command that starts the runner of the artifact in ``folder``."""
-    runner = str((folder / f"run_{manifest['prefix']}").absolute())
+    runner = str(runner_path(folder, manifest))
     return [part.replace(RUNNER, runner) for part in manifest["target"]["run"]]
+
+
+def runner_path(folder: Path, manifest: dict[str, Any]) -> Path:
+    """The runner's program in the artifact in ``folder``."""
+    return (folder / f"run_{manifest['prefix']}").absolute()
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -62,7 +62,7 @@ class Model:
                 for name in ("run", "set_threads", "set_hook", "arena")
             )
         except AttributeError as error:
-            raise ArtifactError(f"the library is not that of '{prefix}' ({error})", where=str(self.folder),
+            raise ArtifactError(f"the library is not that of '{prefix}'", where=str(self.folder),
                                 hint=_RECOMPILE) from error
         self._arena.restype = ctypes.c_void_p
         self._lock = _LOCKS.setdefault(self._library._handle, threading.RLock())

@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 import qcc
 from integer_programs import Builder, random_inputs
 from naive_kernels import naive_package
+from onnx_net import Net
 from qcc.cli import main
 from qcc.emit.library import emit_library
 from qcc.ir.evaluate import run_integer
@@ -166,6 +167,19 @@ def test_compile_errors(command: Command, tmp_path: Path) -> None:
     fails(command("compile", model, "-o", out), "model.onnx")
     fails(command("compile", tmp_path / "none.onnx", "-o", out), "none.onnx")
     assert not out.exists(), "nothing half-written"
+
+
+def test_stopping_after_a_stage(command: Command, tmp_path: Path) -> None:
+    """The printed graph is that of the stage, and so is the last file of --dump-ir; nothing is compiled."""
+    net = Net(0)
+    (tmp_path / "m.onnx").write_bytes(net.model(net("Relu", net.input(1, 4))).SerializeToString())
+    options = ("--dump-ir", tmp_path / "ir", "-o", tmp_path / "out")
+    result = command("compile", tmp_path / "m.onnx", "--stop-after", "simplify", *options)
+    assert result.exit_code == 0, result.output
+    assert sorted(p.name for p in (tmp_path / "ir").iterdir()) == ["0-import.qir", "1-simplify.qir"]
+    assert result.stdout == (tmp_path / "ir" / "1-simplify.qir").read_text()
+    assert not (tmp_path / "out").exists()
+    fails(command("compile", tmp_path / "m.onnx", "--stop-after", "quantize"), "needs calibration samples")
 
 
 def test_an_output_that_cannot_be_written_is_known_before_the_work(command: Command, tmp_path: Path) -> None:
