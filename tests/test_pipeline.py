@@ -113,6 +113,12 @@ def test_options_without_a_use_are_refused() -> None:
         qcc.compile(network(), calib=samples(), target="edge-npu", records="r")
     with pytest.raises(TargetError, match=r"cortex-m4: mode dynamic needs a CPU that runs float32: its programs are"):
         qcc.compile(network(), target="cortex-m4", emit="object", mode="dynamic")
+    wrong: dict[str, Any]
+    for wrong in ({"mode": "int4"}, {"io": "int4"}, {"package": "maven", "target": "c99"}):
+        with pytest.raises(QccError, match=rf"{next(iter(wrong))} cannot be '(int4|maven)'\. Hint: one of "):
+            qcc.compile(network(), calib=samples(), **wrong)
+    with pytest.raises(TargetError, match=r"cortex-m4 has no form 'library'\. Hint: choose"):
+        qcc.compile(network(), calib=samples(), target="cortex-m4", emit="library")
     with pytest.raises(CalibrationError, match="mode dynamic takes no samples"):
         next(pipeline.stages(network(), calib=samples(), mode="dynamic"))
 

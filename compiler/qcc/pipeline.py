@@ -15,10 +15,10 @@ import shutil
 import sys
 import tempfile
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from qcc.errors import ArtifactError, CalibrationError, QccError, TargetError, TuningError
 from qcc.ir.graph import Graph, runs_float
@@ -71,6 +71,7 @@ def compile(
     quantized while it runs) or "float16" (float16 weights, float32 arithmetic), which need no ``calib`` and a CPU
     target (docs/modes.md). Raises ``QccError``.
     """
+    from qcc.emit.ecosystems import ECOSYSTEMS
     from qcc.emit.library import check_output
 
     chosen = load_target(target)
@@ -82,6 +83,8 @@ def compile(
     if package is not None and not (isinstance(chosen, Target) and chosen.emit == "c"):
         raise TargetError(f"there are no {package} packages for {chosen.name}: it does not get C source",
                           hint="choose a microcontroller, or leave --package out")
+    if package is not None:
+        check_choice("package", package, ECOSYSTEMS)
     helper = Target.load(host) if host is not None and not isinstance(host, Target) else host
     io = io or ("int8" if isinstance(chosen, Target) and chosen.firmware else "float")
     if out is not None:
@@ -125,8 +128,19 @@ def check_options(
         raise TargetError("an accelerator has no tuning records", where=target.name, hint="leave out --records")
 
 
+def check_choice(key: str, value: str, choices: Iterable[str]) -> None:
+    """Raise QccError unless a parameter has one of its values."""
+    if value not in choices:
+        raise QccError(f"{key} cannot be '{value}'", hint=f"one of {', '.join(choices)}")
+
+
 def check_mode(mode: Mode, calib: Any, io: Io) -> None:
-    """Refuse what has no meaning in a mode that runs float."""
+    """Refuse unknown modes, and what has no meaning in one that runs float."""
+    from qcc.quantize.convert import Io
+    from qcc.quantize.modes import Mode
+
+    check_choice("mode", mode, get_args(Mode))
+    check_choice("io", io, get_args(Io))
     if mode != "int8" and calib is not None:
         raise CalibrationError(f"mode {mode} takes no samples", hint="leave out --calib (or calib=…)")
     if mode != "int8" and io == "int8":

@@ -126,7 +126,7 @@ class Target(_Table):
         """The target with another form of output, for microcontrollers; raises TargetError."""
         if emit is None or emit == self.emit:
             return self
-        if not self.firmware:
+        if not self.firmware or emit not in ("c", "object"):
             raise TargetError(f"{self.name} has no form '{emit}'", hint="choose a microcontroller, or leave --emit out")
         if emit == "object" and (self.llvm is None or self.link.binutils is None):
             raise TargetError(f"there are no objects for {self.name}: its file has no [llvm] and [link] binutils",

@@ -197,7 +197,7 @@ def test_unreadable_files(tmp_path: Path) -> None:
 
 
 def test_only_paths_bytes_and_models_are_taken() -> None:
-    with pytest.raises(TypeError, match=r"expected a path, bytes or an onnx\.ModelProto, got int"):
+    with pytest.raises(ModelError, match=r"a model cannot be of type int\. Hint: give a path, bytes, an onnx\.Model"):
         load(3)  # type: ignore[arg-type]
 
 

@@ -105,7 +105,8 @@ def _read(model: str | PathLike[str] | bytes | onnx.ModelProto) -> tuple[onnx.Mo
             raise ModelError(f"is not an ONNX file, {kind or 'or is truncated or corrupt'}", where=where,
                              hint=hint) from error
     if not isinstance(proto, onnx.ModelProto):
-        raise TypeError(f"expected a path, bytes or an onnx.ModelProto, got {type(model).__name__}")
+        raise ModelError(f"a model cannot be of type {type(model).__name__}",
+                         hint="give a path, bytes, an onnx.ModelProto, a torch.nn.Module or an ExportedProgram")
     names = [n for node in proto.graph.node for n in (node.op_type, node.domain, node.name, *node.input, *node.output)]
     names += [v.name for v in (proto.graph, *proto.graph.initializer, *proto.graph.input, *proto.graph.output)]
     if not all(isinstance(n, str) for n in names):
