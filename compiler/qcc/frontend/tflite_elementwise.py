@@ -103,10 +103,7 @@ def function(n: TfliteNode) -> str:
             _fixed_result(n, numerics_tflite.TANH_QPARAMS)
             table = numerics_tflite.tanh_table(q)
         case "HARD_SWISH":
-            try:
-                table = numerics_tflite.hard_swish_table(q, out)
-            except OverflowError as error:
-                raise Refused(f"its scales are not possible: {error}", "convert the model again") from error
+            table = numerics_tflite.hard_swish_table(q, out)
         case _:
             raise _no_integer_form(n)
     return n.look_up(n.value(0), table)
@@ -165,10 +162,7 @@ def softmax(n: TfliteNode) -> str:
             x = n.emit("mul", {"a": x, "b": n.constant(n.name + ".beta", np.array([beta], np.float32))}, clamp=None)
         return n.emit("softmax", {"x": x})
     _fixed_result(n, numerics.SOFTMAX_QPARAMS)
-    try:
-        table = numerics_tflite.softmax_table(n.q(0).step, beta)
-    except OverflowError as error:
-        raise Refused(str(error)) from error
+    table = numerics_tflite.softmax_table(n.q(0).step, beta)
     return n.tflite("softmax", {"x": x, "table": n.constant(n.name + ".table", table)})
 
 
