@@ -141,10 +141,12 @@ class Model:
         for _ in range(3):
             self.run_into(inputs, outputs)
         times: list[float] = []
-        while len(times) < least or sum(times) < seconds:
+        total = 0.0
+        while len(times) < least or total < seconds:
             start = time.perf_counter()
             self.run_into(inputs, outputs)
             times.append(time.perf_counter() - start)
+            total += times[-1]
         return times
 
     def measure_layers(self, seconds: float) -> dict[str, float]:
