@@ -30,7 +30,6 @@ class RemoteModel(Model):
         self._command = remote_command(self.folder, self.manifest)
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.RLock()
-        self._last: list[NDArray[Any]] = [np.zeros(t.shape, t.dtype) for t in self.inputs.values()]
 
     def run_into(self, inputs: Sequence[NDArray[Any]], outputs: Sequence[NDArray[Any]]) -> None:
         """Run on arrays in the model's order that ``checked`` returned or that are like them."""
