@@ -70,6 +70,10 @@ def test_inputs_that_do_not_fit(two: Model, one: Model) -> None:
         two(x=x)
     with pytest.raises(InputError, match="one array without a name, but the inputs are x, y"):
         two(x)
+    with pytest.raises(InputError, match=r"input 'x': its rows differ in length\. Hint: give float32\[1, 4, 5, 3\]"):
+        one([[1, 2], [3]])  # type: ignore[arg-type]
+    assert one.set_threads(2**40) > 1
+    assert one.set_threads(1) == 1
     with pytest.raises(InputError, match=r"0 threads\. Hint: give 1 or more"):
         one.set_threads(0)
     infinite = x.copy()

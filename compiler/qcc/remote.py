@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcc.errors import ArtifactError, InputError, ToolError
-from qcc.runtime import Arrays, Model, check_machine, read_layer
+from qcc.runtime import MOST_THREADS, Arrays, Model, check_machine, read_layer
 
 RUNNER = "{runner}"
 """Stands for the program's path in a target's command."""
@@ -43,7 +43,7 @@ class RemoteModel(Model):
         if count < 1:
             raise InputError(f"{count} threads", hint="give 1 or more")
         with self._lock:
-            self._send(b"s", np.int32(count))
+            self._send(b"s", np.int32(min(count, MOST_THREADS)))
             return self._number()
 
     def trace(self, inputs: Arrays) -> dict[str, NDArray[Any]]:

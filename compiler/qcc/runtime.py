@@ -28,6 +28,8 @@ FORMAT = 2
 """Of manifest.json: raised whenever a key is added, removed, or changes its meaning."""
 _KEYS = {"name", "prefix", "target", "inputs", "outputs", "macs", "weight_bytes", "arena", "layers", "remarks"}
 """What every manifest has."""
+MOST_THREADS = 2**31 - 1
+"""A C int; the library takes as many as it can start."""
 _RECOMPILE = "compile the model again"
 _LOCKS: dict[int, threading.RLock] = {}
 """One for each open library: models that share it share its arena."""
@@ -110,7 +112,7 @@ class Model:
         if count < 1:
             raise InputError(f"{count} threads", hint="give 1 or more")
         with self._lock:
-            return int(self._threads(count))
+            return int(self._threads(min(count, MOST_THREADS)))
 
     def program(self) -> Graph:
         """The integer program that the library computes."""
@@ -248,8 +250,8 @@ def _open(folder: Path, name: str) -> ctypes.CDLL:
     """
     with tempfile.TemporaryDirectory(prefix="qcc-") as fresh:
         link = Path(fresh) / name
-        link.symlink_to((folder / name).absolute())
         try:
+            link.symlink_to((folder / name).absolute())
             return ctypes.CDLL(str(link))
         except OSError as error:
             what = f"{name} cannot be loaded ({str(error).replace(str(link), name)})"
@@ -278,7 +280,10 @@ def _checked(name: str, value: Any, t: TensorType) -> NDArray[Any]:
     where, hint = f"input '{name}'", f"give {t.dtype}{list(t.shape)}"
     if value is None:
         raise InputError("this input is missing", where=where, hint=hint)
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise InputError("its rows differ in length", where=where, hint=hint) from error
     if array.shape != t.shape:
         raise InputError(f"shape {array.shape}, but the model wants {t.shape}", where=where, hint=hint)
     if array.dtype != t.dtype:
