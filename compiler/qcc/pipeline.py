@@ -438,9 +438,10 @@ def _bar(title: str, shown: bool | None) -> Iterator[Any]:
 
 
 def _dump(graph: Graph, stage: str, folder: Path) -> None:
+    hint = "choose another folder with --dump-ir"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{STAGES.index(stage)}-{stage}.qir").write_text(show(graph))
     except OSError as error:
-        raise ArtifactError(f"the IR cannot be dumped: {error.strerror}", where=str(folder),
-                            hint="choose another folder with --dump-ir") from error
+        raise ArtifactError(f"the IR cannot be dumped: {error.strerror}", where=str(folder), hint=hint) from error
+    with new_file(folder / f"{STAGES.index(stage)}-{stage}.qir", "the IR", hint) as file:
+        file.write(show(graph).encode())
