@@ -39,7 +39,9 @@ def test_a_failure_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_device_is_not_replaced() -> None:
+def test_a_device_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: path == Path(os.devnull))  # its folder belongs to root
+    check_file(Path(os.devnull), "the text")
     write(Path(os.devnull), b"text")
     assert not Path(os.devnull).is_file()
 

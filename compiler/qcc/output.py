@@ -39,7 +39,14 @@ def check_file(path: Path | None, what: str) -> None:
     """Raise ArtifactError unless ``new_file`` can write ``path`` (or it is None): worth asking before long work."""
     if path is None:
         return
-    folder = path.resolve().parent
-    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        reason = "it is a folder" if path.is_dir() else f"{folder} is no folder that can be written"
+    target = path.resolve()
+    folder = target.parent
+    if target.is_dir():
+        reason = "it is a folder"
+    elif target.exists() and not target.is_file():
+        reason = "" if os.access(target, os.W_OK) else "no permission"
+    else:
+        writable = folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+        reason = "" if writable else f"{folder} is no folder that can be written"
+    if reason:
         raise ArtifactError(f"{what} cannot be written ({reason})", where=str(path), hint=ELSEWHERE)

@@ -30,6 +30,7 @@ REFUSED: dict[str, Case] = {
     "log_softmax": (op("LogSoftmax", "x"), {}, 17, "take the logarithm outside"),
     "quantized": (op("QuantizeLinear", "x s"), {"s": F(0)}, 17, "its scale is 0.0; scales are positive and finite"),
     "quantized_too_finely": (op("QuantizeLinear", "x s"), {"s": F(1e-40)}, 17, "has no reciprocal in float32"),
+    "quantized_nan": (op("QuantizeLinear", "w s"), {"w": F([1, np.nan]), "s": F(1)}, 17, "its operand holds NaN"),
     "divide_by_zero": (op("Div", "x w"), {"w": F([1, 0, 2, 3, 4, 5])}, 17, "it divides by 0"),
     "variance": (op("BatchNormalization", "x s s s v"), {"s": floats(4), "v": F([1, 1, -1, 1])}, 17,
                  "its variance -1 with epsilon 1e-05 is not positive"),

@@ -81,6 +81,8 @@ def _quantize_constant(n: OnnxNode) -> None:
     if zeros.dtype.kind not in "iu":
         raise Refused(f"it quantizes to {zeros.dtype}", QDQ_HINT)
     x = n.floats(0, "operand")
+    if np.isnan(x).any():
+        raise Refused("its operand holds NaN", "export the model again from finite weights")
     shape = _along(n, scales, x.shape)
     limits = np.iinfo(zeros.dtype)
     levels = np.rint(x.astype(np.float32) / scales.reshape(shape)) + zeros.reshape(shape)
