@@ -50,6 +50,8 @@ MODELS: dict[str, tuple[Callable[[], bytes], str]] = {
     "empty": (lambda: b"", "is not an ONNX file"),
     "truncated": (lambda: network().SerializeToString()[:300], "is not an ONNX file, or is truncated or corrupt"),
     "text": (lambda: b"a text, not a model\n" * 9, "is not an ONNX file"),
+    "torch": (lambda: b"PK\x03\x04" + bytes(99), "is not an ONNX file, but an archive, as torch.save .* Hint: load it"),
+    "keras": (lambda: b"\x89HDF\r\n" + bytes(99), "is not an ONNX file, but HDF5, as Keras writes it. Hint: convert"),
     "corrupt": (lambda: network().SerializeToString().replace(b"Conv", b"C\xffnv"), "corrupt"),
     "dynamic_batch": (lambda: dynamic(0), r"input 'in0' has no fixed size along axis 0 \('n'\)"),
     "dynamic_size": (lambda: dynamic(2), r"input 'in0' has no fixed size along axis 2 \('n'\)"),

@@ -70,6 +70,14 @@ def test_divide_away_cuts_half_of_an_odd_count() -> None:
     assert nt.divide_away([7, -7, 4, -4, 1, 5], [2, 2, 3, 3, 3, 3]).tolist() == [4, -4, 1, -1, 0, 2]
 
 
+@pytest.mark.parametrize("real", [2.0**31, 2.0**31 - 0.1, -(2.0**40), math.inf, math.nan])
+def test_ratios_beyond_every_shift(real: float) -> None:
+    """C shifts 32-bit integers by 31 at most."""
+    assert nt.fixed_point(2.0**31 - 1)[1] == -31
+    with pytest.raises(OverflowError, match="does not fit 32 bits"):
+        nt.fixed_point(real)
+
+
 def test_fixed_point_functions_are_near_the_real_ones() -> None:
     x = np.linspace(-15.9, 15.9, 4001)
     fixed = np.rint(x * 2.0**27).astype(np.int64)

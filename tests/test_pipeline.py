@@ -19,7 +19,7 @@ import qcc
 from onnx_net import Net
 from qcc import numerics, pipeline
 from qcc.emit import library
-from qcc.errors import CalibrationError, QccError, ToolError
+from qcc.errors import ArtifactError, CalibrationError, QccError, TargetError, ToolError
 from qcc.frontend.onnx import load
 from qcc.ir.evaluate import run_integer
 from qcc.ir.text import parse, show
@@ -98,6 +98,39 @@ def test_forms_of_models_and_samples(tmp_path: Path) -> None:
         assert show(pipeline.quantize(form, calib=x, name="net")) == show(expected)
     for calib in (tmp_path / "x.npy", list(x), iter(x[:, 0]), x[:, 0]):
         assert show(pipeline.quantize(model, calib=calib, name="net")) == show(expected)
+
+
+def test_a_graph_can_be_renamed() -> None:
+    graph = load(network(), "net")
+    assert pipeline.quantize(graph, calib=samples(), name="other net").name == "other_net"
+    assert graph.name == "net"
+
+
+def test_options_without_a_use_are_refused() -> None:
+    with pytest.raises(TargetError, match=r"x86-avx2: it computes every node itself.*Hint: leave out --host"):
+        qcc.compile(network(), calib=samples(), target="x86-avx2", host="x86-avx2")
+    with pytest.raises(TargetError, match=r"edge-npu: an accelerator has no tuning records. Hint: leave out --records"):
+        qcc.compile(network(), calib=samples(), target="edge-npu", records="r")
+    with pytest.raises(TargetError, match=r"cortex-m4: mode dynamic needs a CPU that runs float32: its programs are"):
+        qcc.compile(network(), target="cortex-m4", emit="object", mode="dynamic")
+    wrong: dict[str, Any]
+    for wrong in ({"mode": "int4"}, {"io": "int4"}, {"package": "maven", "target": "c99"}):
+        with pytest.raises(QccError, match=rf"{next(iter(wrong))} cannot be '(int4|maven)'\. Hint: one of "):
+            qcc.compile(network(), calib=samples(), **wrong)
+    with pytest.raises(TargetError, match=r"cortex-m4 has no form 'library'\. Hint: choose"):
+        qcc.compile(network(), calib=samples(), target="cortex-m4", emit="library")
+    with pytest.raises(CalibrationError, match="mode dynamic takes no samples"):
+        next(pipeline.stages(network(), calib=samples(), mode="dynamic"))
+
+
+def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("QCC_CACHE", str(tmp_path / "file"))
+    with pytest.raises(ArtifactError, match=r"file: the cache cannot be written \(.*\)\. Hint: set QCC_CACHE"):
+        pipeline.quantize(network(), calib=samples())
+    program = pipeline.quantize(network(), calib=iter(samples()))
+    with pytest.raises(ArtifactError, match=r"file: the cache cannot be written \(.*\)\. Hint: set QCC_CACHE"):
+        qcc.compile(program)
 
 
 def test_names_become_identifiers(tmp_path: Path) -> None:

@@ -152,6 +152,13 @@ def test_commands_that_fail(tmp_path: Path) -> None:
         build(tmp_path / "b", "sh", "-c", "echo no board >&2").run(inputs)
 
 
+def test_a_runner_that_is_gone(tmp_path: Path) -> None:
+    model = build(tmp_path / "out", "sh", "{runner}")
+    (tmp_path / "out" / "run_small").unlink()
+    with pytest.raises(ArtifactError, match=r"out: run_small is missing\. Hint: compile the model again"):
+        model.run(random_inputs(small(), 0))
+
+
 def test_a_target_without_a_command_is_compiled_but_cannot_run_here(tmp_path: Path) -> None:
     model = build(tmp_path / "out")
     assert not (tmp_path / "out" / "run_small").exists()

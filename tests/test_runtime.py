@@ -70,6 +70,10 @@ def test_inputs_that_do_not_fit(two: Model, one: Model) -> None:
         two(x=x)
     with pytest.raises(InputError, match="one array without a name, but the inputs are x, y"):
         two(x)
+    with pytest.raises(InputError, match=r"input 'x': its rows differ in length\. Hint: give float32\[1, 4, 5, 3\]"):
+        one([[1, 2], [3]])  # type: ignore[arg-type]
+    assert one.set_threads(2**40) > 1
+    assert one.set_threads(1) == 1
     with pytest.raises(InputError, match=r"0 threads\. Hint: give 1 or more"):
         one.set_threads(0)
     infinite = x.copy()
@@ -88,6 +92,25 @@ def test_models_of_one_library_take_turns(one: Model) -> None:
         wrong.extend(i for _ in range(200) if not np.array_equal(model(xs[i]), expected[i]))
 
     threads = [threading.Thread(target=work, args=((one, other)[i % 2], i)) for i in range(8)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not wrong
+
+
+def test_a_trace_sees_the_inference_of_its_own_thread(one: Model) -> None:
+    rng = np.random.default_rng(0)
+    xs = [rng.normal(0, 3, (1, 4, 5, 3)).astype(np.float32) for _ in range(4)]
+    expected = [one.trace({"x": x}) for x in xs]
+    wrong: list[int] = []
+
+    def work(i: int) -> None:
+        for _ in range(50):
+            found = one.trace({"x": xs[i]})
+            wrong.extend(i for name, value in found.items() if not np.array_equal(value, expected[i][name]))
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(len(xs))]
     for t in threads:
         t.start()
     for t in threads:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,9 @@ def test_files_that_do_not_fit(kind: type[CalibrationError | InputError], tmp_pa
     np.save(tmp_path / "object.npy", np.array([{}], object), allow_pickle=True)
     (tmp_path / "cut.npz").write_bytes((tmp_path / "two.npz").read_bytes()[:100])
     (tmp_path / "image.jpg").write_bytes(b"x")
+    np.savez_compressed(tmp_path / "damaged.npz", image=np.arange(1000))
+    whole = (tmp_path / "damaged.npz").read_bytes()
+    (tmp_path / "damaged.npz").write_bytes(whole[:200] + b"\xff" * 100 + whole[300:])
     for name, message in [
         ("absent.npz", r"absent.npz: there is no such file\. Hint: give a \.npy file"),
         ("image.jpg", "not a file of arrays. Hint: give a .npy file, a .npz file, or a folder"),
@@ -59,12 +63,21 @@ def test_files_that_do_not_fit(kind: type[CalibrationError | InputError], tmp_pa
         ("none.npz", "the file holds nothing"),
         ("object.npy", "cannot be read"),
         ("cut.npz", "cannot be read"),
+        ("damaged.npz", "cannot be read"),
     ]:
         with pytest.raises(kind, match=message):
             load(tmp_path / name, ["image"])
     np.save(tmp_path / "a.npy", A)
     with pytest.raises(kind, match="holds one array without a name; the model's inputs are a, b"):
         load(tmp_path / "a.npy", ["a", "b"])
+
+
+def test_an_archive_of_other_things(tmp_path: Path) -> None:
+    """The text is an array of dtype bytes, which whoever wants floats will refuse."""
+    with zipfile.ZipFile(tmp_path / "text.npz", "w") as archive:
+        archive.writestr("x", "hello")
+    with pytest.raises(InputError, match="does not fit"):
+        runs(load_inputs(tmp_path / "text.npz", ["x"]), {"x": TensorType((1, 3))})
 
 
 def test_an_empty_folder(tmp_path: Path) -> None:
@@ -87,6 +100,12 @@ def test_runs(shape: tuple[int, ...], count: int) -> None:
 def test_runs_that_do_not_fit(shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(InputError, match=message):
         runs({"x": np.zeros(shape, np.float32)}, {"x": TensorType((2, 3))})
+
+
+def test_runs_of_scalars() -> None:
+    types = {"x": TensorType(())}
+    assert len(runs({"x": np.array(3.0, np.float32)}, types)) == 1
+    assert [float(f["x"]) for f in runs({"x": np.arange(2.0, dtype=np.float32)}, types)] == [0, 1]
 
 
 def test_runs_of_different_length() -> None:

@@ -10,7 +10,7 @@ import pytest
 from qcc import target as module
 from qcc.data import data_folder
 from qcc.errors import TargetError
-from qcc.npu.description import known_npus
+from qcc.npu.description import Description, known_npus
 from qcc.target import Target, known_targets
 
 VNNI = (data_folder("targets") / "x86-vnni.toml").read_text()
@@ -78,6 +78,13 @@ def test_unknown_name() -> None:
         Target.load("x86-vni")
     names = ", ".join([*known_targets(), *known_npus()])
     assert str(error.value) == f"unknown target 'x86-vni'. Hint: one of {names}, host, or the path of a .toml file"
+
+
+def test_accelerators_are_not_cpus() -> None:
+    with pytest.raises(TargetError, match=r"'edge-npu' is an accelerator, here a CPU is wanted. Hint: one of arm-"):
+        Target.load("edge-npu")
+    with pytest.raises(TargetError, match=r"unknown accelerator 'arm-neon'. Hint: one of edge-npu"):
+        Description.load("arm-neon")
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,8 @@ def compile_command(
     from qcc.ir.text import show
 
     if stop_after is not None:
-        for stage, graph in pipeline.stages(model, calib=calib, name=name, io=io or "float", mode=mode):
+        found = pipeline.stages(model, calib=calib, name=name, io=io or "float", mode=mode)
+        for stage, graph in pipeline.dumped(found, dump_ir):
             if stage == stop_after or (stage == "quantize" and stop_after != "import"):
                 click.echo(show(graph), nl=False)  # an integer model has no stage "simplify"
                 return
@@ -84,13 +85,12 @@ def compile_command(
 def export(model: Path, kind: str, calib: Path | None, output: Path) -> None:
     """Write the quantized MODEL for other tools."""
     from qcc import pipeline
-    from qcc.errors import ArtifactError
+    from qcc.output import check_file, new_file
 
+    check_file(output, "the model")
     data = pipeline.export(model, calib=calib).SerializeToString()
-    try:
-        output.write_bytes(data)
-    except OSError as error:
-        raise ArtifactError(f"the model cannot be written ({error.strerror})", where=str(output)) from error
+    with new_file(output, "the model") as file:
+        file.write(data)
     click.echo(f"{output}: {len(data)} bytes, {kind}")
 
 
@@ -103,19 +103,17 @@ def run(folder: Path, source: Path, output: Path, threads: int) -> None:
     """Run the compiled model in FOLDER on samples."""
     import numpy as np
 
-    from qcc.errors import ArtifactError
+    from qcc.output import check_file, new_file
     from qcc.runtime import load
-    from qcc.samples import load_inputs, runs
+    from qcc.samples import load_inputs, runs, save_arrays
 
+    check_file(output, "the output")
     model = load(folder)
     model.set_threads(threads)
     results = [model.run(sample) for sample in runs(load_inputs(source, list(model.inputs)), model.inputs)]
     arrays: dict[str, Any] = {name: np.concatenate([np.atleast_1d(r[name]) for r in results]) for name in model.outputs}
-    try:
-        with output.open("wb") as file:
-            np.savez(file, **arrays)
-    except OSError as error:
-        raise ArtifactError(f"the output cannot be written ({error.strerror})", where=str(output)) from error
+    with new_file(output, "the output") as file:
+        save_arrays(file, arrays)
     click.echo(f"{len(results)} inferences → {output}: " + ", ".join(model.outputs))
 
 
@@ -168,15 +166,13 @@ def inspect(folder: Path, svg: Path | None) -> None:
     """Show the layers of the compiled model in FOLDER, its sizes, and its arena."""
     from qcc import report
     from qcc.arena_svg import arena_svg
-    from qcc.errors import ArtifactError
+    from qcc.output import new_file
     from qcc.runtime import read_manifest
 
     manifest = read_manifest(folder)
     if svg is not None:
-        try:
-            svg.write_text(arena_svg(manifest), encoding="utf-8")
-        except OSError as error:
-            raise ArtifactError(f"the picture cannot be written ({error.strerror})", where=str(svg)) from error
+        with new_file(svg, "the picture") as file:
+            file.write(arena_svg(manifest).encode())
     report.layers(manifest)
     report.arena(manifest)
     report.summary(manifest, folder)
@@ -211,12 +207,15 @@ def sweep(model: Path, target: str, vary: tuple[str, ...], calib: Path | None, p
     from qcc.npu.split import split
     from qcc.npu.sweep import parse_vary
     from qcc.npu.sweep import sweep as run_sweep
+    from qcc.output import check_file, new_file
 
+    check_file(plot, "the plot")
     base, keys = Description.load(target), dict(parse_vary(v) for v in vary)
     points = run_sweep(split(pipeline.quantize(model, calib=calib), base), base, keys)
     report.pareto(list(keys), points)
     if plot is not None:
-        plot.write_text(pareto_plot(points))
+        with new_file(plot, "the plot") as file:
+            file.write(pareto_plot(points).encode())
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]
@@ -251,10 +250,12 @@ def tune(
 ) -> None:  # fmt: skip
     """Measure how the kernels of a MODEL run fastest; compile with the same --records then."""
     from qcc import pipeline
+    from qcc.output import check_file, new_file
     from qcc.target import Target
     from qcc.tune import report
     from qcc.tune.measure import choose_measure
 
+    check_file(plot, "the plot")
     chosen = pipeline.load_target(target)
     measure = choose_measure(chosen, rpc, key) if isinstance(chosen, Target) else None
     with report.shown_progress(trials, seconds) as watch:
@@ -262,7 +263,8 @@ def tune(
                                    seed=seed, jobs=jobs, measure=measure, watch=watch)  # fmt: skip
     report.summary(result)
     if plot is not None:
-        plot.write_text(report.plot(result.history, result.unit))
+        with new_file(plot, "the plot") as file:
+            file.write(report.plot(result.history, result.unit).encode())
 
 
 RECORDS = click.argument("file", type=click.Path(path_type=Path))

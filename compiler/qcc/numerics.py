@@ -23,6 +23,9 @@ WEIGHT_MAX = 127
 DEFAULT_SHIFT = 31
 """With this shift one instruction requantizes on ARM (``sqrdmulh``), Helium and Cortex-M4 (``smmulr``)."""
 
+SMALLEST_STEP = 2.0**-127
+"""Of an activation: its reciprocal is finite in float32 (see ``quantize_input``)."""
+
 I8 = NDArray[np.int8]
 I32 = NDArray[np.int32]
 F64 = NDArray[np.float64]

@@ -71,13 +71,17 @@ def round_away(v: float) -> int:
 
 
 def fixed_point(real: float) -> tuple[int, int]:
-    """(multiplier, shift) of a real multiplier; below about 2^-32 it is 0."""
+    """(multiplier, shift) of a real multiplier; below about 2^-32 it is 0. Raises OverflowError from 2^31 on, which no
+    shift of 32 bits can reach.
+    """
     if real == 0:
         return 0, 0
     fraction, exponent = math.frexp(real)
-    multiplier = round_away(fraction * 2.0**31)
+    multiplier = round_away(fraction * 2.0**31) if math.isfinite(real) else 0
     if abs(multiplier) == 2**31:
         multiplier, exponent = multiplier // 2, exponent + 1
+    if exponent > 31 or not multiplier:
+        raise OverflowError(f"a ratio of {real:g} does not fit 32 bits")
     return (0, 0) if exponent < -31 else (multiplier, -exponent)
 
 

@@ -15,15 +15,16 @@ import shutil
 import sys
 import tempfile
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
-from qcc.errors import CalibrationError, QccError, TargetError, TuningError
+from qcc.errors import ArtifactError, CalibrationError, QccError, TargetError, TuningError
 from qcc.ir.graph import Graph, runs_float
 from qcc.ir.text import show
 from qcc.ir.verify import verify
+from qcc.output import new_file
 from qcc.target import Target
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 STAGES = ("import", "simplify", "quantize")
 """Stages that give a graph, in order."""
+CACHE_HINT = "set QCC_CACHE to a folder that can be written and has space"
 
 
 def compile(
@@ -67,25 +69,24 @@ def compile(
     "int8"; "dynamic" (int8 weights, activations quantized while it runs) or "float16" (float16 weights, float32
     arithmetic), which need no ``calib`` and a CPU target (docs/modes.md). Raises ``QccError``.
     """
+    from qcc.emit.ecosystems import ECOSYSTEMS
     from qcc.emit.library import check_output
 
     chosen = load_target(target)
-    if mode != "int8":
-        check_mode(mode, chosen, calib, io)
+    check_options(chosen, mode, host, records)
     if package is not None and not (isinstance(chosen, Target) and chosen.emit == "c"):
         raise TargetError(f"there are no {package} packages for {chosen.name}: it does not get C source",
                           hint="choose a microcontroller, or leave --package out")
+    if package is not None:
+        check_choice("package", package, ECOSYSTEMS)
     helper = Target.load(host) if host is not None and not isinstance(host, Target) else host
     io = io or ("int8" if isinstance(chosen, Target) and chosen.firmware else "float")
     if out is not None:
         check_output(Path(out))
     remarks: list[str] = []
-    graph = Graph("")
     found = stages(model, calib=calib, name=name, io=io, method=method, progress=progress, remarks=remarks,
                    example_inputs=example_inputs, mode=mode)
-    for stage, graph in found:
-        if dump_ir is not None:
-            _dump(graph, stage, Path(dump_ir))
+    *_, (_, graph) = dumped(found, dump_ir)
 
     def made_in(folder: Path) -> Model | NpuModel:
         if isinstance(chosen, Target):
@@ -107,15 +108,36 @@ def compile(
     return made
 
 
-def check_mode(mode: Mode, target: Target | Description, calib: Any, io: Io | None) -> None:
-    """Refuse what a mode that runs float cannot do."""
+def check_options(
+    target: Target | Description, mode: Mode, host: str | Path | Target | None, records: str | Path | None
+) -> None:
+    """Refuse options that the target has no use for."""
     fault = target.float_fault if isinstance(target, Target) else "it has no float unit"
-    if fault:
+    if mode != "int8" and fault:
         raise TargetError(f"mode {mode} needs a CPU that runs float32: {fault}", where=target.name,
                           hint="use --mode int8, or a CPU target")
-    if calib is not None:
+    if host is not None and isinstance(target, Target):
+        raise TargetError("it computes every node itself and needs no host", where=target.name, hint="leave out --host")
+    if records is not None and not isinstance(target, Target):
+        raise TargetError("an accelerator has no tuning records", where=target.name, hint="leave out --records")
+
+
+def check_choice(key: str, value: str, choices: Iterable[str]) -> None:
+    """Raise QccError unless a parameter has one of its values."""
+    if value not in choices:
+        raise QccError(f"{key} cannot be '{value}'", hint=f"one of {', '.join(choices)}")
+
+
+def check_mode(mode: Mode, calib: Any, io: Io) -> None:
+    """Refuse unknown modes, and what has no meaning in one that runs float."""
+    from qcc.quantize.convert import Io
+    from qcc.quantize.modes import Mode
+
+    check_choice("mode", mode, get_args(Mode))
+    check_choice("io", io, get_args(Io))
+    if mode != "int8" and calib is not None:
         raise CalibrationError(f"mode {mode} takes no samples", hint="leave out --calib (or calib=…)")
-    if io == "int8":
+    if mode != "int8" and io == "int8":
         raise QccError(f"inputs and outputs are float in mode {mode}", hint="leave out --io int8")
 
 
@@ -151,6 +173,7 @@ def stages(
     """The graph after each of ``STAGES``, verified; an integer graph is passed through."""
     from qcc.passes import FUSE_INTEGER, simplify
 
+    check_mode(mode, calib, io)
     graph = _import(model, name, example_inputs)
     verify(graph)
     if graph is not model or not is_integer(graph):
@@ -184,6 +207,14 @@ def stages(
     graph = convert(graph, params, io, measured.means, remarks)
     verify(graph)
     yield "quantize", graph
+
+
+def dumped(found: Iterator[tuple[str, Graph]], folder: str | Path | None) -> Iterator[tuple[str, Graph]]:
+    """The stages ``found``, each of which is printed into a file of ``folder`` on the way (None: not at all)."""
+    for stage, graph in found:
+        if folder is not None:
+            _dump(graph, stage, Path(folder))
+        yield stage, graph
 
 
 def export(
@@ -275,11 +306,13 @@ def is_integer(graph: Graph) -> bool:
 
 def _import(model: Any, name: str | None, example_inputs: Any) -> Graph:
     """The graph of a model by the front end that its contents call for."""
-    if isinstance(model, Graph):
-        return model
     from qcc.frontend.detect import is_tflite
 
-    if _is_torch(model):
+    if isinstance(model, Graph):
+        if name is None:
+            return model
+        graph = model.copy()
+    elif _is_torch(model):
         from qcc.frontend import torch
 
         graph = torch.load(model, example_inputs, name)
@@ -329,11 +362,23 @@ def _calibrate(graph: Graph, calib: Any, method: str, progress: bool | None) -> 
         ranges = {v: (low, high) for v, (low, high) in found["ranges"].items()}
         return Calibration(ranges, {v: tuple(m) for v, m in found["means"].items()})
     measured = calibrate(graph, samples, method, progress)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False) as file:
-        json.dump({"ranges": measured.ranges, "means": measured.means}, file)
-    Path(file.name).replace(path)
+    with _writing_cache():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with new_file(path, "the cache", CACHE_HINT) as file:
+            file.write(json.dumps({"ranges": measured.ranges, "means": measured.means}).encode())
     return measured
+
+
+@contextmanager
+def _writing_cache() -> Iterator[None]:
+    """Turn what the system says about the cache's folder into an ArtifactError."""
+    from qcc.lower.build import cache_folder
+
+    try:
+        yield
+    except OSError as error:
+        raise ArtifactError(f"the cache cannot be written ({error.strerror})", where=str(cache_folder()),
+                            hint=CACHE_HINT) from error
 
 
 def _sources(folder: str) -> str:
@@ -372,9 +417,10 @@ def _decided(
 def _build(
     calls: list[Call], target: Target, jobs: int | None, progress: bool | None, chosen: dict[str, dict[str, int]]
 ) -> dict[str, Built]:
-    from qcc.lower.build import build_kernels
+    from qcc.lower.build import build_kernels, cache_folder
 
-    with _bar("build kernels", progress) as update:
+    with _bar("build kernels", progress) as update, _writing_cache():
+        (cache_folder() / "objects").mkdir(parents=True, exist_ok=True)  # before a worker fails to
         return build_kernels([call.kernel for call in calls], target, jobs, update, chosen)
 
 
@@ -393,8 +439,10 @@ def _bar(title: str, shown: bool | None) -> Iterator[Any]:
 
 
 def _dump(graph: Graph, stage: str, folder: Path) -> None:
+    hint = "choose another folder with --dump-ir"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{STAGES.index(stage)}-{stage}.qir").write_text(show(graph))
     except OSError as error:
-        raise QccError(f"the IR cannot be dumped: {error.strerror}", where=str(folder)) from error
+        raise ArtifactError(f"the IR cannot be dumped: {error.strerror}", where=str(folder), hint=hint) from error
+    with new_file(folder / f"{STAGES.index(stage)}-{stage}.qir", "the IR", hint) as file:
+        file.write(show(graph).encode())

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qcc.errors import InputError, ToolError
-from qcc.runtime import Arrays, Model, check_machine, read_layer
+from qcc.errors import ArtifactError, InputError, ToolError
+from qcc.runtime import MOST_THREADS, Arrays, Model, check_machine, read_layer
 
 RUNNER = "{runner}"
 """Stands for the program's path in a target's command."""
@@ -29,7 +29,7 @@ class RemoteModel(Model):
     def _attach(self) -> None:
         self._command = remote_command(self.folder, self.manifest)
         self._process: subprocess.Popen[bytes] | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def run_into(self, inputs: Sequence[NDArray[Any]], outputs: Sequence[NDArray[Any]]) -> None:
         """Run on arrays in the model's order that ``checked`` returned or that are like them."""
@@ -43,7 +43,7 @@ class RemoteModel(Model):
         if count < 1:
             raise InputError(f"{count} threads", hint="give 1 or more")
         with self._lock:
-            self._send(b"s", np.int32(count))
+            self._send(b"s", np.int32(min(count, MOST_THREADS)))
             return self._number()
 
     def trace(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
@@ -100,6 +100,9 @@ class RemoteModel(Model):
         if self._process is None:
             if not self._command:
                 check_machine(self.folder, self.manifest["target"])
+            runner = runner_path(self.folder, self.manifest)
+            if not runner.is_file():
+                raise ArtifactError(f"{runner.name} is missing", where=str(self.folder), hint="compile the model again")
             try:
                 process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                            stderr=subprocess.PIPE)  # fmt: skip
@@ -125,8 +128,13 @@ class RemoteModel(Model):
 
 def remote_command(folder: Path, manifest: dict[str, Any]) -> list[str]:
     """The command that starts the runner of the artifact in ``folder``."""
-    runner = str((folder / f"run_{manifest['prefix']}").absolute())
+    runner = str(runner_path(folder, manifest))
     return [part.replace(RUNNER, runner) for part in manifest["target"]["run"]]
+
+
+def runner_path(folder: Path, manifest: dict[str, Any]) -> Path:
+    """The runner's program in the artifact in ``folder``."""
+    return (folder / f"run_{manifest['prefix']}").absolute()
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

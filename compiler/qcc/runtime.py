@@ -26,8 +26,12 @@ Arrays = Mapping[str, NDArray[Any]]
 _HOOK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int32)
 FORMAT = 2
 """Of manifest.json: raised whenever a key is added, removed, or changes its meaning."""
+_KEYS = {"name", "prefix", "target", "inputs", "outputs", "macs", "weight_bytes", "arena", "layers", "remarks"}
+"""What every manifest has."""
+MOST_THREADS = 2**31 - 1
+"""A C int; the library takes as many as it can start."""
 _RECOMPILE = "compile the model again"
-_LOCKS: dict[int, threading.Lock] = {}
+_LOCKS: dict[int, threading.RLock] = {}
 """One for each open library: models that share it share its arena."""
 
 
@@ -54,12 +58,16 @@ class Model:
         prefix = self.manifest["prefix"]
         self._source = self.manifest["target"]["emit"] == "c"
         self._library = _compiled(self.folder, self.manifest) if self._source else _open(self.folder, f"lib{prefix}.so")
-        self._run, self._threads, self._hook, self._arena = (
-            self._library[f"{prefix}_{'host_' if self._source else ''}{name}"]
-            for name in ("run", "set_threads", "set_hook", "arena")
-        )
+        try:
+            self._run, self._threads, self._hook, self._arena = (
+                self._library[f"{prefix}_{'host_' if self._source else ''}{name}"]
+                for name in ("run", "set_threads", "set_hook", "arena")
+            )
+        except AttributeError as error:
+            raise ArtifactError(f"the library is not that of '{prefix}'", where=str(self.folder),
+                                hint=_RECOMPILE) from error
         self._arena.restype = ctypes.c_void_p
-        self._lock = _LOCKS.setdefault(self._library._handle, threading.Lock())
+        self._lock = _LOCKS.setdefault(self._library._handle, threading.RLock())
 
     def __repr__(self) -> str:
         """Name, target and types."""
@@ -72,7 +80,7 @@ class Model:
         Returns the output array, or a dict by name where there are several. Raises InputError on a wrong name, shape or
         dtype, and on NaN.
         """
-        outputs = self.run(self._named(x, named))
+        outputs = self.run(named_inputs(self.inputs, x, named))
         return next(iter(outputs.values())) if len(outputs) == 1 else outputs
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
@@ -97,17 +105,14 @@ class Model:
 
     def checked(self, inputs: Arrays) -> list[NDArray[Any]]:
         """The arrays in the model's order, contiguous; raises InputError."""
-        for name in inputs:
-            if name not in self.inputs:
-                raise InputError(f"the model has no input '{name}'", hint=f"its inputs are {', '.join(self.inputs)}")
-        return [_checked(name, inputs.get(name), t) for name, t in self.inputs.items()]
+        return list(checked_inputs(self.inputs, inputs).values())
 
     def set_threads(self, count: int) -> int:
         """Use ``count`` threads from now on; returns how many there are. Raises InputError if ``count`` is below 1."""
         if count < 1:
             raise InputError(f"{count} threads", hint="give 1 or more")
         with self._lock:
-            return int(self._threads(count))
+            return int(self._threads(min(count, MOST_THREADS)))
 
     def program(self) -> Graph:
         """The integer program that the library computes."""
@@ -138,10 +143,12 @@ class Model:
         for _ in range(3):
             self.run_into(inputs, outputs)
         times: list[float] = []
-        while len(times) < least or sum(times) < seconds:
+        total = 0.0
+        while len(times) < least or total < seconds:
             start = time.perf_counter()
             self.run_into(inputs, outputs)
             times.append(time.perf_counter() - start)
+            total += times[-1]
         return times
 
     def measure_layers(self, seconds: float) -> dict[str, float]:
@@ -169,21 +176,32 @@ class Model:
 
     @contextmanager
     def _hooked(self, function: Any) -> Iterator[None]:
-        """Have a function called after each node."""
+        """Have a function called after each node, of this thread's inferences only."""
         hook = _HOOK(function)
-        self._hook(hook, None)
-        try:
-            yield
-        finally:
-            self._hook(_HOOK(), None)
+        with self._lock:
+            self._hook(hook, None)
+            try:
+                yield
+            finally:
+                self._hook(_HOOK(), None)
 
-    def _named(self, x: NDArray[Any] | Arrays | None, named: Arrays) -> Arrays:
-        if x is None or isinstance(x, Mapping):
-            return {**(x or {}), **named}
-        if len(self.inputs) != 1 or named:
-            names = ", ".join(self.inputs)
-            raise InputError(f"one array without a name, but the inputs are {names}", hint="give a mapping by name")
-        return {next(iter(self.inputs)): x}
+
+def named_inputs(types: Mapping[str, TensorType], x: NDArray[Any] | Arrays | None, named: Arrays) -> Arrays:
+    """The inputs of a call by name: a mapping and keywords, or one array. Raises InputError."""
+    if x is None or isinstance(x, Mapping):
+        return {**(x or {}), **named}
+    if len(types) != 1 or named:
+        names = ", ".join(types)
+        raise InputError(f"one array without a name, but the inputs are {names}", hint="give a mapping by name")
+    return {next(iter(types)): x}
+
+
+def checked_inputs(types: Mapping[str, TensorType], inputs: Arrays) -> dict[str, NDArray[Any]]:
+    """Contiguous arrays in the order of ``types``; raises InputError on a wrong name, shape or dtype, and on NaN."""
+    for name in inputs:
+        if name not in types:
+            raise InputError(f"the model has no input '{name}'", hint=f"its inputs are {', '.join(types)}")
+    return {name: _checked(name, inputs.get(name), t) for name, t in types.items()}
 
 
 def load(folder: str | Path) -> Model | NpuModel:
@@ -216,9 +234,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         what = "holds no compiled model (no manifest.json)" if folder.is_dir() else "there is no such folder"
         raise ArtifactError(what, where=where, hint=hint) from error
     except (OSError, ValueError) as error:
-        raise ArtifactError(f"manifest.json cannot be read ({error})", where=where, hint=_RECOMPILE) from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ArtifactError(f"manifest.json cannot be read ({reason})", where=where, hint=_RECOMPILE) from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise ArtifactError("manifest.json is of another version of qcc", where=where, hint=_RECOMPILE)
+    lacking = sorted(_KEYS - manifest.keys())
+    if lacking:
+        raise ArtifactError(f"manifest.json lacks {', '.join(lacking)}", where=where, hint=_RECOMPILE)
     return manifest
 
 
@@ -228,8 +250,8 @@ def _open(folder: Path, name: str) -> ctypes.CDLL:
     """
     with tempfile.TemporaryDirectory(prefix="qcc-") as fresh:
         link = Path(fresh) / name
-        link.symlink_to((folder / name).absolute())
         try:
+            link.symlink_to((folder / name).absolute())
             return ctypes.CDLL(str(link))
         except OSError as error:
             what = f"{name} cannot be loaded ({str(error).replace(str(link), name)})"
@@ -258,7 +280,10 @@ def _checked(name: str, value: Any, t: TensorType) -> NDArray[Any]:
     where, hint = f"input '{name}'", f"give {t.dtype}{list(t.shape)}"
     if value is None:
         raise InputError("this input is missing", where=where, hint=hint)
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise InputError("its rows differ in length", where=where, hint=hint) from error
     if array.shape != t.shape:
         raise InputError(f"shape {array.shape}, but the model wants {t.shape}", where=where, hint=hint)
     if array.dtype != t.dtype:
@@ -269,7 +294,7 @@ def _checked(name: str, value: Any, t: TensorType) -> NDArray[Any]:
         suspicious = t.dtype == "float32" and np.isnan(array.sum())
     if suspicious and np.isnan(array).any():
         raise InputError("the array holds NaN", where=where, hint="an int8 model has no NaN: clean the input")
-    return np.ascontiguousarray(array)
+    return np.asarray(array, order="C")
 
 
 def read_layer(memory: NDArray[np.uint8], layer: Mapping[str, Any]) -> NDArray[Any]:

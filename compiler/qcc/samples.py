@@ -7,10 +7,11 @@ An ``.npz`` holds one array for each input, under its name. Where the model has 
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +47,10 @@ def load_samples(path: str | Path, inputs: Sequence[str]) -> Any:
     if not path.is_dir():
         arrays = _read(path, inputs, CalibrationError)
         return arrays[inputs[0]] if len(inputs) == 1 else arrays
-    files = tuple(sorted(f for f in path.iterdir() if f.suffix in (".npy", ".npz")))
+    try:
+        files = tuple(sorted(f for f in path.iterdir() if f.suffix in (".npy", ".npz")))
+    except OSError as error:
+        raise CalibrationError(f"the folder cannot be read ({error.strerror})", where=str(path), hint=FORMS) from error
     if not files:
         raise CalibrationError("the folder holds no .npy or .npz file", where=str(path), hint=FORMS)
     return FolderSamples(files, tuple(inputs))
@@ -55,6 +59,14 @@ def load_samples(path: str | Path, inputs: Sequence[str]) -> Any:
 def load_inputs(path: str | Path, inputs: Sequence[str]) -> Arrays:
     """Arrays by input name from a file. Raises InputError."""
     return _read(Path(path), inputs, InputError)
+
+
+def save_arrays(file: IO[bytes], arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write an ``.npz``. ``numpy.savez`` takes its own parameters for names, and so has no array called ``file``."""
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
 
 
 def runs(arrays: Mapping[str, NDArray[Any]], types: Mapping[str, TensorType]) -> list[Arrays]:
@@ -67,7 +79,7 @@ def runs(arrays: Mapping[str, NDArray[Any]], types: Mapping[str, TensorType]) ->
         raise InputError(f"the inputs have different numbers of samples: {counts}", hint="give n of every input")
     count = next(iter(counts.values()), 1)
     return [
-        {name: np.ascontiguousarray(arrays[name].reshape(count, *t.shape)[i]) for name, t in types.items()}
+        {name: np.asarray(arrays[name].reshape(count, *t.shape)[i], order="C") for name, t in types.items()}
         for i in range(count)
     ]
 
@@ -76,7 +88,9 @@ def _count(name: str, array: NDArray[Any], t: TensorType) -> int:
     batch = t.shape[0] if t.shape else 1
     if array.size == 0:
         raise InputError("the array is empty", where=f"input '{name}'", hint=f"give {t.dtype}{list(t.shape)}")
-    if array.shape[1:] == t.shape:
+    if array.ndim == 0 and t.shape == ():
+        return 1
+    if array.ndim > 0 and array.shape[1:] == t.shape:
         return len(array)
     if t.shape and array.shape[1:] == t.shape[1:] and len(array) % batch == 0:
         return len(array) // batch
@@ -97,10 +111,10 @@ def _read(path: Path, inputs: Sequence[str], kind: type[QccError]) -> Arrays:
             with loaded:
                 names = list(loaded.files)
                 wanted = {n for n in names if n in inputs} or {n for n in names if n == "x" or len(names) == 1}
-                found = {name: loaded[name] for name in wanted}
+                found = {name: np.asanyarray(loaded[name]) for name in wanted}
     except FileNotFoundError as error:
         raise kind("there is no such file", where=where, hint=FORMS) from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise kind(f"the file cannot be read ({error})", where=where, hint=FORMS) from error
     if all(name in found for name in inputs):
         return {name: found[name] for name in inputs}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import tomllib
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from qcc.data import data_folder
+from qcc.data import data_folder, read_table
 from qcc.errors import TargetError
 
 
@@ -127,7 +126,7 @@ class Target(_Table):
         """The target with another form of output, for microcontrollers: "c" or "object". Raises TargetError."""
         if emit == self.emit:
             return self
-        if not self.firmware:
+        if not self.firmware or emit not in ("c", "object"):
             raise TargetError(f"{self.name} has no form '{emit}'", hint="choose a microcontroller, or leave --emit out")
         if emit == "object" and (self.llvm is None or self.link.binutils is None):
             raise TargetError(f"there are no objects for {self.name}: its file has no [llvm] and [link] binutils",
@@ -137,7 +136,7 @@ class Target(_Table):
     @property
     def float_fault(self) -> str:
         """Why the modes that run float are not for it; empty where float32 follows IEEE 754 and multiply-adds fuse."""
-        if self.emit == "c":
+        if self.firmware:
             return "its programs are integer-only C"
         return "its float vectors take subnormal numbers for zeros" if self.family == "neon32" else ""
 
@@ -163,6 +162,9 @@ class Target(_Table):
         if text not in known_targets():
             from qcc.npu.description import known_npus
 
+            if text in known_npus():
+                raise TargetError(f"'{text}' is an accelerator, here a CPU is wanted",
+                                  hint=f"one of {', '.join(known_targets())}, host, or the path of a .toml file")
             known = ", ".join([*known_targets(), *known_npus()])
             raise TargetError(f"unknown target '{text}'", hint=f"one of {known}, host, or the path of a .toml file")
         return _read(path)
@@ -212,21 +214,9 @@ def host_target() -> Target:
     return max(fitting, key=lambda t: (t.rows * t.lanes * t.dot, t.name))
 
 
-def read_table(path: Path) -> dict[str, Any]:
-    """Contents of a TOML file; raises TargetError."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise TargetError(f"cannot be read ({reason})", where=str(path), hint="give the path of a file") from error
-    except tomllib.TOMLDecodeError as error:
-        raise TargetError(f"not valid TOML: {error}", where=str(path), hint="see targets/*.toml") from error
-
-
 def _read(path: Path) -> Target:
-    table = read_table(path)
     try:
-        target = Target.model_validate(table)
+        target = Target.model_validate(read_table(path))
     except ValidationError as error:
         raise _explain(error, path) from error
     names = [region.name for region in target.memory]

@@ -46,11 +46,16 @@ def verify_model(model: Model | NpuModel, samples: Sequence[Arrays]) -> str | No
 
 
 def _difference(what: str, got: NDArray[Any], expected: NDArray[Any]) -> str:
-    wrong = np.argwhere(got != expected)
+    wrong = np.argwhere(_bits(got) != _bits(expected))
     at = tuple(int(i) for i in wrong[0])
     largest = np.abs(got.astype(np.float64) - expected.astype(np.float64)).max()
     return (f"{what}: {len(wrong)} of {got.size} elements, at most by {largest:g}, "
             f"first at {at}: {got[at]} instead of {expected[at]}")  # fmt: skip
+
+
+def _bits(x: NDArray[Any]) -> NDArray[Any]:
+    """The elements as integers: zeros of either sign differ, and equal NaNs do not."""
+    return np.ascontiguousarray(x).view(f"u{x.itemsize}").reshape(x.shape)
 
 
 def _locate(model: Model | NpuModel, sample: Arrays) -> str:
@@ -59,7 +64,7 @@ def _locate(model: Model | NpuModel, sample: Arrays) -> str:
     trace = model.trace(sample)
     expected = run_integer(program, sample, keep=trace)
     for node in program.nodes:
-        if node.output in trace and not np.array_equal(trace[node.output], expected[node.output]):
+        if node.output in trace and trace[node.output].tobytes() != expected[node.output].tobytes():
             layer = f"layer '{node.output}' ({node.op}" + (f", from {node.source})" if node.source else ")")
             return "first in " + _difference(layer, trace[node.output], expected[node.output])
     return "no layer in the arena differs"

@@ -14,9 +14,11 @@ from click.testing import CliRunner, Result
 import qcc
 from integer_programs import Builder, random_inputs
 from naive_kernels import naive_package
+from onnx_net import Net
 from qcc.cli import main
 from qcc.emit.library import emit_library
 from qcc.ir.evaluate import run_integer
+from qcc.passes.rewrite import rename
 from qcc.report import MAP_ROWS, arena_map
 from qcc.runtime import Model
 from qcc.target import Target, known_targets
@@ -127,6 +129,7 @@ def test_inspect(command: Command, folder: Path) -> None:
     assert "image: float32 1x3x8x6  scale 0.05, zero point -3" in result.stdout
     assert "arena map: steps to the right, bytes downwards" in result.stdout
     fails(command("inspect", folder.parent), "holds no compiled model")
+    fails(command("inspect", folder, "--svg", folder), "the picture cannot be written")
 
 
 def test_inspect_works_for_other_machines(command: Command, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,6 +170,39 @@ def test_compile_errors(command: Command, tmp_path: Path) -> None:
         said = command("compile", tmp_path / "m.onnx", "--target", target, "--emit", "object")
         fails(said, f"{target} has no form 'object'. Hint: ")
     assert not out.exists(), "nothing half-written"
+
+
+def test_stopping_after_a_stage(command: Command, tmp_path: Path) -> None:
+    """The printed graph is that of the stage, and so is the last file of --dump-ir; nothing is compiled."""
+    net = Net(0)
+    (tmp_path / "m.onnx").write_bytes(net.model(net("Relu", net.input(1, 4))).SerializeToString())
+    options = ("--dump-ir", tmp_path / "ir", "-o", tmp_path / "out")
+    result = command("compile", tmp_path / "m.onnx", "--stop-after", "simplify", *options)
+    assert result.exit_code == 0, result.output
+    assert sorted(p.name for p in (tmp_path / "ir").iterdir()) == ["0-import.qir", "1-simplify.qir"]
+    assert result.stdout == (tmp_path / "ir" / "1-simplify.qir").read_text()
+    assert not (tmp_path / "out").exists()
+    fails(command("compile", tmp_path / "m.onnx", "--stop-after", "quantize"), "needs calibration samples")
+
+
+def test_an_output_that_cannot_be_written_is_known_before_the_work(command: Command, tmp_path: Path) -> None:
+    """The model is not even looked for."""
+    nowhere = tmp_path / "none" / "file"
+    fails(command("tune", "none.onnx", "--records", tmp_path / "r", "--plot", nowhere), "the plot cannot be written")
+    fails(command("sweep", "none.onnx", "--vary", "array.rows=8", "--plot", nowhere), "the plot cannot be written")
+    fails(command("export", "none.onnx", "--format", "qdq", "-o", nowhere), "the model cannot be written")
+
+
+def test_an_output_may_be_called_as_a_parameter_of_numpy(command: Command, tmp_path: Path) -> None:
+    b = Builder("net")
+    y = b.lut(b.input((1, 4), name="x"))
+    graph = b.output(y)
+    rename(graph, y, "file")
+    emit_library(naive_package(graph, Target.load("x86-vnni"), tmp_path / "work"), tmp_path / "out")
+    np.save(tmp_path / "x.npy", np.arange(4, dtype=np.int8)[None])
+    result = command("run", tmp_path / "out", "--input", tmp_path / "x.npy", "--output", tmp_path / "y.npz")
+    assert result.exit_code == 0, result.output
+    assert np.load(tmp_path / "y.npz").files == ["file"]
 
 
 def test_help_and_version(command: Command) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 import qcc
 from integer_programs import Builder, random_inputs, random_program
 from qcc import pipeline
+from qcc.emit.csource import _numbers
 from qcc.errors import ArtifactError
 from qcc.ir.evaluate import run_integer
 from qcc.ir.graph import Graph
@@ -104,6 +106,30 @@ def test_the_folder(tmp_path: Path) -> None:
     readme = (folder / "README.md").read_text()
     assert f"| {manifest['arena']['bytes']} |" in readme
     assert manifest["arena"]["bytes"] == manifest["arena"]["lower_bound"]
+
+
+@pytest.mark.parametrize("name", ["qcc", "string"])
+def test_names_that_are_taken(name: str, tmp_path: Path) -> None:
+    """Inputs called like variables of generated code, models like headers that it includes."""
+    b = Builder(name)
+    images = [b.quantize(b.input((1, 3, 5, 5), "float32", value), (0, 2, 3, 1)) for value in ("from", "to", "NULL")]
+    total = b.add(b.add(b.conv(images[0], 4), b.conv(images[1], 4)), b.conv(images[2], 4))
+    model = compiled(b.output(b.dequantize(total)), tmp_path)
+    assert verify_model(model, [random_inputs(model.program(), 0)]) is None
+    check_warnings(tmp_path / "out", f"model_{name}", tmp_path)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "int64", "uint8", "uint32"])
+def test_every_integer_has_a_literal(dtype: str, tmp_path: Path) -> None:
+    limits = np.iinfo(dtype)
+    values = np.array([limits.min, limits.min + 1, 0, -1 if limits.min else 1, limits.max], dtype)
+    text = "\n".join(_numbers(values))
+    source = f"#include <stdint.h>\nconst {dtype}_t values[] = {{\n{text}\n}};\n"
+    (tmp_path / "a.c").write_text(source)
+    command = ["cc", *STRICT, "-pedantic", "-shared", "a.c", "-o", "a.so"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    found = (ctypes.c_char * values.nbytes).in_dll(ctypes.CDLL(str(tmp_path / "a.so")), "values")
+    np.testing.assert_array_equal(np.frombuffer(found, dtype), values)
 
 
 def test_no_data_that_changes(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from naive_kernels import naive_package
 from qcc.emit import entry
 from qcc.emit.header import header_source
 from qcc.emit.library import check_output, emit_library
-from qcc.emit.package import identifier
+from qcc.emit.package import identifier, parameter_name
 from qcc.errors import ArtifactError, ToolError
 from qcc.ir.evaluate import run_integer
 from qcc.ir.graph import Graph
@@ -168,6 +168,23 @@ def test_identifier(name: str, expected: str) -> None:
     assert identifier(name) == expected
 
 
+@pytest.mark.parametrize("name", ["arena", "qcc", "weights", "memcpy", "stdint", "Time"])
+def test_names_that_are_taken(name: str, tmp_path: Path) -> None:
+    """The files of a model include headers, declare names and call functions of their own."""
+    graph = small()
+    inputs = random_inputs(graph, 0)
+    ((output, expected),) = run_integer(graph, inputs).items()
+    np.testing.assert_array_equal(compiled(graph, tmp_path, name=name).run(inputs)[output], expected)
+    assert (tmp_path / "out" / f"model_{name}.h").exists()
+
+
+def test_parameters_have_names_of_their_own() -> None:
+    taken = {"to", "from"}
+    found = [parameter_name(name, f"input{i}", taken) for i, name in enumerate(["to", "input1", "input1", "from"])]
+    assert found == ["input0", "input1", "input2", "input3"]
+    assert [parameter_name("to", "input0", taken) for _ in range(2)] == ["input0_", "input0__"]
+
+
 def test_an_earlier_artifact_is_replaced(tmp_path: Path) -> None:
     first = compiled(small(1), tmp_path)
     (tmp_path / "out" / "stale").write_text("x")
@@ -227,12 +244,17 @@ def test_load_errors(tmp_path: Path) -> None:
     compiled(small(), tmp_path)
     path = tmp_path / "out" / "manifest.json"
     good: dict[str, Any] = json.loads(path.read_text())
-    for text, message in [("{", "cannot be read"), ("[]", "another version"), ('{"format": 99}', "another version")]:
+    for text, message in [("{", "cannot be read"), ("[]", "another version"), ('{"format": 99}', "another version"),
+                          (json.dumps({k: v for k, v in good.items() if k != "arena"}), "manifest.json lacks arena")]:
         path.write_text(text)
         with pytest.raises(ArtifactError, match=message):
             qcc.load(tmp_path / "out")
     path.write_text(json.dumps(good | {"target": {"name": "x86-next", "arch": "x86_64", "requires": ["no_such_flag"]}}))
     with pytest.raises(ArtifactError, match="compiled for x86-next, but this machine lacks no_such_flag"):
+        qcc.load(tmp_path / "out")
+    path.write_text(json.dumps(good | {"prefix": "other"}))
+    (tmp_path / "out" / "libother.so").write_bytes((tmp_path / "out" / "libnet.so").read_bytes())
+    with pytest.raises(ArtifactError, match=r"the library is not that of 'other'.*Hint: compile the model again"):
         qcc.load(tmp_path / "out")
     path.write_text(json.dumps(good))
     (tmp_path / "out" / "libnet.so").unlink()  # a loaded library must not be written over

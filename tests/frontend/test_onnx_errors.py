@@ -29,6 +29,12 @@ REFUSED: dict[str, Case] = {
     "layer_norm": (op("LayerNormalization", "x s"), {"s": floats(6)}, 17, "statistics at run time"),
     "log_softmax": (op("LogSoftmax", "x"), {}, 17, "take the logarithm outside"),
     "quantized": (op("QuantizeLinear", "x s"), {"s": F(0)}, 17, "its scale is 0.0; scales are positive and finite"),
+    "quantized_too_finely": (op("QuantizeLinear", "x s"), {"s": F(1e-40)}, 17, "has no reciprocal in float32"),
+    "quantized_nan": (op("QuantizeLinear", "w s"), {"w": F([1, np.nan]), "s": F(1)}, 17, "its operand holds NaN"),
+    "divide_by_zero": (op("Div", "x w"), {"w": F([1, 0, 2, 3, 4, 5])}, 17, "it divides by 0"),
+    "variance": (op("BatchNormalization", "x s s s v"), {"s": floats(4), "v": F([1, 1, -1, 1])}, 17,
+                 "its variance -1 with epsilon 1e-05 is not positive"),
+    "dropout_modes": (op("Dropout", "x r t"), {"r": F(0.5), "t": np.array([True, False])}, 17, "has 2 elements"),
     "domain": (op("FusedConv", "x", domain="com.microsoft"), {}, 17, "com.microsoft.FusedConv"),
     "random": (op("RandomNormalLike", "x"), {}, 17, "not supported"),
     "attribute_type": (op("Conv", "x w", group="two"), W, 17, "group"),
@@ -119,6 +125,14 @@ def test_refused(case: str) -> None:
     assert len(caught.value.items) == 1
 
 
+@pytest.mark.parametrize("axes", [{}, {"a": [0, 1]}])
+def test_padding_a_constant_too_far(axes: dict[str, list[int]]) -> None:
+    """Ten gigabytes."""
+    nodes = [op("Pad", "c p -" + "".join(f" {name}" for name in axes), "k"), op("Add", "x k")]
+    with pytest.raises(UnsupportedError, match=r"Pad 'k': its constant result has more than \d+ elements"):
+        load(model(nodes, {"x": (1, 1)}, {"c": floats(1, 1), "p": [50000, 50000, 0, 0], **axes}, opset=18))
+
+
 def test_images_with_three_axes_are_refused() -> None:
     with pytest.raises(UnsupportedError, match="only one or two spatial axes"):
         load(model(op("Conv", "x w"), {"x": (1, 2, 4, 4, 4)}, {"w": floats(2, 2, 3, 3, 3)}))
@@ -184,7 +198,7 @@ def test_unreadable_files(tmp_path: Path) -> None:
 
 
 def test_only_paths_bytes_and_models_are_taken() -> None:
-    with pytest.raises(TypeError, match=r"expected a path, bytes or an onnx\.ModelProto, got int"):
+    with pytest.raises(ModelError, match=r"a model cannot be of type int\. Hint: give a path, bytes, an onnx\.Model"):
         load(3)  # type: ignore[arg-type]
 
 

@@ -55,6 +55,27 @@ def test_expand(shape: list[int]) -> None:
     check(model([op("Expand", "x s", "e"), op("Neg", "e")], {"x": (3, 1)}, {"s": shape}))
 
 
+@pytest.mark.parametrize(
+    ("node", "constants"),
+    [
+        (op("Slice", "x n n"), {"n": []}),
+        (op("Pad", "x n"), {"n": []}),
+        (op("Transpose", "x"), {}),
+        (op("Tile", "x n"), {"n": []}),
+        (op("ReduceMean", "x"), {}),
+        (op("Flatten", "x", axis=0), {}),
+        (op("Unsqueeze", "x a"), {"a": [0, 1]}),
+        (op("Expand", "x s"), {"s": [2, 3]}),
+    ],
+    ids=lambda part: part.op_type if isinstance(part, onnx.NodeProto) else "",
+)
+def test_scalars(node: onnx.NodeProto, constants: dict[str, list[int]]) -> None:
+    """What ONNX Runtime computes, or, of Slice, what it refuses to."""
+    graph = load(model(node, {"x": ()}, constants))
+    (found,) = run_float(graph, {"x": np.float32(1.5)}).values()
+    np.testing.assert_array_equal(found, np.full(graph.types["y"].shape, np.float32(1.5)))
+
+
 def test_tile() -> None:
     check(model(op("Tile", "x r"), {"x": (1, 2, 3)}, {"r": [2, 1, 3]}))
 

@@ -16,6 +16,7 @@ from qdq_support import TYPES, compiled, feeds, quantized, steps_off
 from qcc import numerics
 from qcc.errors import CalibrationError, ModelError, QccError
 from qcc.frontend.onnx import load
+from qcc.ir.evaluate import run_integer
 from qcc.ir.verify import verify
 
 F = np.float32
@@ -230,6 +231,13 @@ def test_a_bias_out_of_proportion_is_refused() -> None:
     constants = {"w": floats(4, 4, 1, 1), "b": floats(4) + F(3e38), "s": F(1e-38), "z": np.int8(0)}
     with pytest.raises(ModelError, match=r"no weight scale keeps its sums within 32 bits.* Hint: "):
         compiled(model(nodes, IMAGE, constants))
+
+
+def test_a_factor_of_zero_leaves_no_scale() -> None:
+    nodes = [op("DequantizeLinear", "w s", "r"), op("Gemm", "x r", alpha=0.0)]
+    proto = model(nodes, {"x": (2, 4)}, {"w": np.ones((4, 3), np.int8), "s": F(0.1)})
+    (found,) = run_integer(compiled(proto, calib=floats(5, 2, 4)), {"x": floats(2, 4)}).values()
+    np.testing.assert_array_equal(found, 0)
 
 
 def test_uint8_is_moved_exactly() -> None:

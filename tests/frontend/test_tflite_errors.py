@@ -83,6 +83,8 @@ REFUSED: list[tuple[str, Callable[[Writer], None], str]] = [
     ("no parameters", put(3, scale=()), "has no quantization parameters"),
     ("rows of a resize", resize, "resizes an axis to 1048577 elements"),
     ("bias type", put(2, data=np.zeros(3, np.int64), dtype="int64"), r"bias is int64\[3\]"),
+    ("finest result", put(3, scale=(1e-38,)), "its scales are not possible: a ratio of .* does not fit 32 bits"),
+    ("no reciprocal", put(0, scale=(1e-40,)), "scale 9.99995e-41, which has no reciprocal in float32"),
     ("result shape", put(3, shape=(1, 4, 4, 5)), "the file says"),
 ]
 

@@ -50,6 +50,8 @@ def test_runs_and_verifies(model: NpuModel, tmp_path: Path) -> None:
     assert isinstance(loaded, NpuModel)
     with pytest.raises(InputError, match="shape"):
         model(np.zeros((1, 3, 8, 7), np.float32))
+    with pytest.raises(InputError, match="the array holds NaN"):
+        model(np.full((1, 3, 8, 6), np.nan, np.float32))
     np.savez(tmp_path / "x.npz", **sample)
     run = CliRunner().invoke(main, ["run", str(model.folder), "--input", str(tmp_path / "x.npz"), "--output",
                                     str(tmp_path / "y.npz")])

@@ -91,6 +91,7 @@ CASES: list[tuple[str, Kinds, dict[str, Any], str]] = [
     ("pointwise", X, {"expr": ("add", "x")}, "add takes 2 operands and 0 constants, got 1"),
     ("pointwise", X, {"expr": ("pow", "x", "x")}, "the constants of pow must be floats"),
     ("pointwise", X, {"expr": ("clip", "x", 1.0, 0.0)}, "not in order"),
+    ("pointwise", X, {"expr": ("pow", "x", float("inf"))}, "the constants of pow must be finite"),
     ("pointwise", X, {"expr": ("grid", "x", 0.0, 0.0)}, "no int8 grid has scale"),
     ("pointwise", X, {"expr": ("grid", "x", 0.5, 128.0)}, "no int8 grid has scale"),
     ("pointwise", X, {"expr": ("add", "x", ("neg", float("nan")))}, "literal nan is not finite"),

@@ -174,6 +174,8 @@ def test_complaints(samples: Any, message: str) -> None:
 SEVERAL: list[tuple[str, int, Any, str]] = [
     ("one array", 1, random(2, 3), r"one array, but the model has 2 inputs\. Hint: give .* the keys x, side"),
     ("missing", 1, {"x": random(2, 3)}, r"input 'side' is missing\. Hint: give every input"),
+    ("number", 1, {"x": np.float32(3), "side": random(3)}, r"samples of input 'x' are a single number\."),
+    ("scalar", 1, {"x": np.array(3.0), "side": random(3)}, r"samples of input 'x' are a single number"),
     ("lengths", 1, {"x": random(2, 3), "side": random(3, 2, 3)}, r"different numbers of samples: .*'x': 2, 'side': 3"),
     ("mixed", 2, [{"x": random(3), "side": random(2, 2, 3)}], r"some inputs are whole, others are single rows"),
 ]

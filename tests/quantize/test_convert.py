@@ -51,6 +51,16 @@ def test_edges_take_in_the_transposes() -> None:
     assert steps_off(graph, integer, params) <= 4
 
 
+def test_an_edge_takes_in_one_transpose() -> None:
+    b = image()
+    x = b("transpose", x=b("transpose", x="x", perm=NHWC), perm=(0, 2, 1, 3))
+    y = b("transpose", x=b("transpose", x=b.conv(x, 4), perm=(0, 2, 1, 3)), perm=NCHW)
+    graph = b.done(y)
+    integer, params = program(graph)
+    assert ops(integer) == ["quantize", "transpose", "conv2d", "transpose", "dequantize"]
+    assert steps_off(graph, integer, params) <= 4
+
+
 def test_int8_edges() -> None:
     b = image()
     y = b("transpose", name="y", x=b.conv(b("transpose", x="x", perm=NHWC), 4), perm=NCHW)

@@ -15,7 +15,7 @@ import qcc
 from float_graphs import CONV, Builder
 from qcc import pipeline
 from qcc.cli import main
-from qcc.errors import CalibrationError, QccError, TargetError, UnsupportedError
+from qcc.errors import CalibrationError, ModelError, QccError, TargetError, UnsupportedError
 from qcc.ir.evaluate import run_float, run_integer
 from qcc.ir.graph import Graph
 from qcc.ir.verify import verify
@@ -178,3 +178,10 @@ def test_conv_attributes_stay(tmp_path: Path) -> None:
     first, second = (node for node in program.nodes if node.op == "conv2d")
     assert (first.attrs["pad"], second.attrs["pad"]) == ((0, 0, 0, 0), CONV["pad"])
     assert program.types[first.inputs["x"]].shape == (1, 7, 7, 4)
+
+
+def test_constants_must_be_finite() -> None:
+    graph = network()
+    next(a for a in graph.constants.values() if a.ndim > 1)[...] = np.inf
+    with pytest.raises(ModelError, match=r"leaves float32 where batch norms and scales are folded .* Hint: check"):
+        convert_mode(graph, "float16")

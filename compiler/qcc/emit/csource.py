@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcc.emit import parts
-from qcc.emit.package import C_TYPES, KEYWORDS, Package, identifier, one_line
+from qcc.emit.package import C_TYPES, KEYWORDS, LOCALS, Package, identifier, one_line, parameter_name
 from qcc.ir.graph import Node
 from qcc.lower.kernel import BufferArg, Call
 from qcc.plan.arena import work_name
@@ -103,12 +103,14 @@ def _declared(name: str, array: NDArray[Any]) -> str:
 
 
 def _numbers(array: NDArray[Any]) -> Iterator[str]:
-    """Elements, several to a line."""
+    """Elements, several to a line. C has no literal for the smallest integer: its sign is an operator."""
     flat = array.reshape(-1)
     if array.dtype == np.float32:
-        texts = [f"{float(v).hex()}F" if np.isfinite(v) else "0" for v in flat]
+        assert np.isfinite(flat).all(), "constants are finite"
+        texts = [f"{float(v).hex()}F" for v in flat]
     else:
-        texts = [str(int(v)) if int(v) > -(2**31) else "(-2147483647 - 1)" for v in flat]
+        low = np.iinfo(array.dtype).min
+        texts = [f"({low + 1} - 1)" if v == low < -(2**15) else str(int(v)) for v in flat]
     each = 24 if array.dtype.itemsize == 1 else 10
     for i in range(0, len(texts), each):
         yield "    " + ", ".join(texts[i : i + each]) + ","
@@ -116,14 +118,13 @@ def _numbers(array: NDArray[Any]) -> Iterator[str]:
 
 def parameters(p: Package) -> list[tuple[str, str, str]]:
     """(kind, name, declaration) of the caller's arrays: ``input`` and ``output``, or the values' names if several."""
-    taken = {"context", p.prefix, *(r.name for r in p.arena.regions), *KEYWORDS}
+    taken = {"context", p.prefix, *(r.name for r in p.arena.regions), *KEYWORDS, *LOCALS}
     found = []
     for kind, values in (("input", p.graph.inputs), ("output", p.graph.outputs)):
         for index, value in enumerate(values):
-            name = kind if len(values) == 1 else identifier(value)
-            while name in taken or name.startswith(("layer", "_")):
-                name = f"{kind}{index}" if name == identifier(value) else name + "_"
-            taken.add(name)
+            wanted = kind if len(values) == 1 else identifier(value)
+            numbered = f"{kind}{index}"
+            name = parameter_name(numbered if wanted.startswith("layer") else wanted, numbered, taken)
             constant = "const " if kind == "input" else ""
             found.append((kind, name, f"{constant}{C_TYPES[p.graph.types[value].dtype]} *{name}"))
     return found

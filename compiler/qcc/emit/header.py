@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from qcc.emit.package import C_TYPES, KEYWORDS, Package, identifier
+from qcc.emit.package import C_TYPES, KEYWORDS, LOCALS, Package, identifier, parameter_name
 from qcc.emit.parts import LINKAGE, edge_constants, header
 
 
@@ -60,13 +60,8 @@ def _run_comment(p: Package) -> list[str]:
 
 def _parameters(p: Package) -> Iterator[tuple[str, str, str]]:
     """(kind, name, declaration) of each array; names are those of the values where that is possible."""
-    taken = {"inputs", "outputs", p.prefix, *KEYWORDS}
+    taken = {"inputs", "outputs", p.prefix, *KEYWORDS, *LOCALS}
     for kind, index, value, _ in p.edges():
-        name = identifier(value)
-        if name in taken:
-            name = f"{kind}{index}"
-        while name in taken:
-            name += "_"
-        taken.add(name)
+        name = parameter_name(identifier(value), f"{kind}{index}", taken)
         constant = "const " if kind == "input" else ""
         yield kind, name, f"{constant}{C_TYPES[p.graph.types[value].dtype]} *{name}"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from qcc.emit.library import call_tool
 from qcc.errors import ToolError
 
 SHIM = """\
@@ -60,12 +60,9 @@ def host_library(folder: Path, manifest: Mapping[str, Any], scratch: Path) -> Pa
     text = SHIM.format(p=prefix, size=manifest["arena"]["bytes"], arrays=", ".join(arrays), regions=", ".join(regions))
     (scratch / "shim.c").write_text(text)
     library = scratch / f"lib{prefix}.so"
-    inside, headers = (folder / manifest["sources"][key] for key in ("sources", "headers"))
+    inside, headers = (folder.absolute() / manifest["sources"][key] for key in ("sources", "headers"))
     sources = [str(inside / f"{prefix}.c"), str(inside / f"{prefix}_weights.c"), str(scratch / "shim.c")]
     command = [compiler, "-std=c99", "-O2", "-ffp-contract=off", "-fPIC", "-shared", "-DQCC_PROFILE", f"-I{headers}",
                *sources, "-o", str(library)]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise ToolError(f"{compiler} failed: {done.stderr.splitlines()[0] if done.stderr else done.returncode}",
-                        hint="compile the model again")
+    call_tool(command, scratch, "compile the model again")
     return library

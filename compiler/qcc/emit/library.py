@@ -58,12 +58,16 @@ def check_output(folder: Path) -> None:
     if folder.exists():
         if not folder.is_dir():
             raise ArtifactError("the output exists and is not a folder", where=str(folder), hint=hint)
+        if not os.access(folder, os.R_OK | os.X_OK):
+            raise ArtifactError("the folder cannot be read", where=str(folder), hint=hint)
         if any(folder.iterdir()) and not (folder / MANIFEST).is_file():
             raise ArtifactError("the folder is not empty and holds no compiled model", where=str(folder), hint=hint)
     parent = folder.absolute().parent
     while not parent.exists():
         parent = parent.parent
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+    if not parent.is_dir():
+        raise ArtifactError(f"the output cannot be written: {parent} is not a folder", where=str(folder), hint=hint)
+    if not os.access(parent, os.W_OK | os.X_OK):
         raise ArtifactError(f"the output cannot be written: no permission in {parent}", where=str(folder), hint=hint)
 
 
@@ -75,7 +79,8 @@ def replacing(folder: Path) -> Iterator[Path]:
         folder.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     except OSError as error:
-        raise ArtifactError(f"the output cannot be written: {error.strerror}", where=str(folder)) from error
+        raise ArtifactError(f"the output cannot be written: {error.strerror}", where=str(folder),
+                            hint="choose another folder with -o") from error
     new, old = staging / "new", staging / "old"
     try:
         new.mkdir()
@@ -129,15 +134,18 @@ def _threads(target: Target) -> list[str]:
     return [str(data_folder("runtime") / "threads.c"), "-pthread"] if target.link.threads else []
 
 
-def call_tool(command: list[str], work: Path) -> str:
-    """Run a tool in ``work``; returns what it prints. Raises ToolError with its first complaint."""
+LINK_HINT = "check [link] flags of the target file, and free space"
+
+
+def call_tool(command: list[str], work: Path, hint: str = LINK_HINT) -> str:
+    """Run a tool in ``work``; returns what it prints. Raises ToolError with its first complaint, and ``hint``."""
     try:
-        done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
-    except FileNotFoundError as error:
-        hint = "install it, or change [link] in a target file"
-        raise ToolError(f"'{command[0]}' was not found", hint=hint) from error
+        done = subprocess.run(command, cwd=work, capture_output=True, text=True, errors="replace", check=False)
+    except OSError as error:
+        raise ToolError(f"'{command[0]}' cannot be started ({error.strerror})",
+                        hint="install it, or change [link] in a target file") from error
     if done.returncode != 0:
         said = done.stderr.splitlines() or [f"exit code {done.returncode}"]
         first = next((line for line in said if "error" in line.lower()), said[0])
-        raise ToolError(f"{command[0]} failed: {first}", hint="check [link] flags of the target file, and free space")
+        raise ToolError(f"{command[0]} failed: {first}", hint=hint)
     return done.stdout

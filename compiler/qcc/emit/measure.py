@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from qcc.emit.library import call_tool
 from qcc.target import Target
 
 
@@ -73,6 +74,5 @@ def deepest(graph: str, entry: str) -> int | None:
 def _text_bytes(compiler: str, file: Path) -> int:
     """Bytes of an object's code and constants."""
     said = subprocess.run([compiler, "-print-prog-name=size"], capture_output=True, text=True, check=False)
-    tool = shutil.which(said.stdout.strip()) or "size"
-    lines = subprocess.run([tool, str(file)], capture_output=True, text=True, check=True).stdout.splitlines()
+    lines = call_tool([shutil.which(said.stdout.strip()) or "size", str(file)], file.parent).splitlines()
     return int(lines[1].split()[0])

@@ -32,6 +32,19 @@ KEYWORDS = frozenset(
     template this throw true try typeid typename using virtual
     """.split()  # noqa: SIM905
 )
+TAKEN = frozenset(
+    """arena caller context done hook hook_context inputs io main outputs weights
+    qcc qcc_amx qcc_dsp qcc_halo qcc_mve qcc_numerics qcc_scalar qcc_threads
+    assert complex ctype errno fenv float inttypes iso646 limits locale math setjmp signal stdarg stdbool stddef stdint
+    stdio stdlib string tgmath time wchar wctype
+    abort abs ceil clock cos exit exp floor free index log malloc memchr memcmp memcpy memmove memset pow printf raise
+    rand read remove rename round scanf sin sqrt system tan write
+    """.split()  # noqa: SIM905
+)
+"""What no model's functions and files may be called, in lower case: names of the generated files themselves, of qcc's
+own headers, of C's headers (``-I`` of the folder would hide them), and of functions that programs use."""
+LOCALS = frozenset(("NULL", "from", "memcpy", "to", *C_TYPES.values()))
+"""Names that the bodies of generated functions use: no parameter may hide them."""
 READ_AHEAD = 64
 """Readable bytes behind the last byte that a kernel's views reach: vectors may read so far beyond it."""
 
@@ -40,6 +53,21 @@ def identifier(name: str) -> str:
     """``name`` as an identifier of C and C++."""
     text = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or "model"
     return f"model_{text}" if text[0].isdigit() or text in KEYWORDS else text
+
+
+def parameter_name(wanted: str, other: str, taken: set[str]) -> str:
+    """A name that is added to ``taken``: ``wanted``, or ``other`` with as many ``_`` behind it as make it new."""
+    name = other if wanted in taken else wanted
+    while name in taken:
+        name += "_"
+    taken.add(name)
+    return name
+
+
+def symbol_prefix(name: str) -> str:
+    """``name`` as the prefix of a model's symbols and files."""
+    text = identifier(name)
+    return f"model_{text}" if text.lower() in TAKEN else text
 
 
 @dataclass(frozen=True)
@@ -61,7 +89,7 @@ class Package:
     @cached_property
     def prefix(self) -> str:
         """Prefix of every exported symbol."""
-        return identifier(self.name)
+        return symbol_prefix(self.name)
 
     @cached_property
     def calls_of(self) -> dict[str, list[Call]]:

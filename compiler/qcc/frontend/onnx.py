@@ -41,6 +41,12 @@ SUPPORTED = tuple(sorted([*IMPORTERS, *onnx_quant.FORMS]))
 FIX_SHAPE = ("fix the shape with onnx.tools.update_model_dims or "
              "`python -m onnxruntime.tools.make_dynamic_shape_fixed`, then compile the new file")
 EXPORT_AGAIN = "export the model again"
+_FOREIGN = {
+    b"PK\x03\x04": ("but an archive, as torch.save and torch.export.save write them",
+                    "load it in Python, and give the module (with example_inputs) to qcc.compile"),
+    b"\x89HDF": ("but HDF5, as Keras writes it", "convert it to TFLite or ONNX"),
+}
+"""First bytes of files that are taken for models: what they are, and what to do."""
 _QUANTIZED = "quantize with QuantizeLinear and DequantizeLinear (QuantFormat.QDQ)"
 _FLOAT_TYPES = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE, onnx.TensorProto.BFLOAT16)
 
@@ -93,10 +99,12 @@ def _read(model: str | PathLike[str] | bytes | onnx.ModelProto) -> tuple[onnx.Mo
         try:
             proto = onnx.load_model_from_string(model)
         except DecodeError as error:
-            raise ModelError("is not an ONNX file, or is truncated or corrupt", where=where,
-                             hint=EXPORT_AGAIN) from error
+            kind, hint = next((v for k, v in _FOREIGN.items() if model.startswith(k)), ("", EXPORT_AGAIN))
+            raise ModelError(f"is not an ONNX file, {kind or 'or is truncated or corrupt'}", where=where,
+                             hint=hint) from error
     if not isinstance(proto, onnx.ModelProto):
-        raise TypeError(f"expected a path, bytes or an onnx.ModelProto, got {type(model).__name__}")
+        raise ModelError(f"a model cannot be of type {type(model).__name__}",
+                         hint="give a path, bytes, an onnx.ModelProto, a torch.nn.Module or an ExportedProgram")
     names = [n for node in proto.graph.node for n in (node.op_type, node.domain, node.name, *node.input, *node.output)]
     names += [v.name for v in (proto.graph, *proto.graph.initializer, *proto.graph.input, *proto.graph.output)]
     if not all(isinstance(n, str) for n in names):

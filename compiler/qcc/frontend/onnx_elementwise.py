@@ -169,8 +169,10 @@ def divide(n: OnnxNode) -> str:
     """By a constant: multiply by its reciprocal; of a constant: multiply it by the reciprocal of the other."""
     rank = _rank(n)
     if n.is_known(1):
-        with np.errstate(divide="ignore"):
-            reciprocal = 1 / n.floats(1, "divisor").astype(np.float64).reshape(full_rank(n.shape(1), rank))
+        divisor = n.floats(1, "divisor").astype(np.float64).reshape(full_rank(n.shape(1), rank))
+        if not divisor.all():
+            raise Refused("it divides by 0", "check its divisor")
+        reciprocal = 1 / divisor
         return _binary(n, "mul", operand(n, 0, rank), n.constant(f"{n.inputs[1]}.reciprocal", reciprocal))
     if not n.is_known(0):
         raise Refused("its divisor is not constant", "multiply by a constant, or cut the model in front of this node")

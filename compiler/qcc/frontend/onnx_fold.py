@@ -89,5 +89,18 @@ def _elements(op: str, inputs: list[NDArray[Any]]) -> float:
         start, limit, delta = (float(a.reshape(-1)[0]) for a in inputs)
         return abs(limit - start) / abs(delta) if delta else math.inf
     if op == "Pad" and len(inputs) > 1 and inputs[1].dtype.kind == "i":
-        return float(inputs[0].size) + float(np.abs(inputs[1].astype(np.float64)).sum())
+        return _padded(inputs)
     return 0.0
+
+
+def _padded(inputs: list[NDArray[Any]]) -> float:
+    """Elements of a padded constant; operands are data, pads and perhaps a value and axes. 0 where they do not fit."""
+    shape, pads = [float(d) for d in inputs[0].shape], np.maximum(inputs[1].reshape(-1).astype(np.float64), 0)
+    count = len(pads) // 2
+    named = next((a.reshape(-1) for a in inputs[2:] if a.dtype.kind == "i" and a.size == count), None)
+    axes = np.arange(len(shape)) if named is None else named
+    if len(axes) != count or not all(-len(shape) <= axis < len(shape) for axis in axes):
+        return 0.0
+    for i, axis in enumerate(axes):
+        shape[axis] += float(pads[i] + pads[i + count])
+    return math.prod(shape)

@@ -18,7 +18,7 @@ _INTEGERS = {6, 7}
 @importer("Identity", "Dropout")
 def identity(n: OnnxNode) -> str:
     """Dropout does nothing at inference."""
-    if n.op == "Dropout" and n.has(2) and bool(n.array(2, "training_mode")):
+    if n.op == "Dropout" and n.has(2) and n.scalar(2, "training_mode"):
         raise Refused("training_mode is not supported", "export the model for inference")
     return n.scope.values[n.inputs[0]]
 
@@ -170,7 +170,7 @@ def slice_(n: OnnxNode) -> str:
             x = n.select(x, axis, chosen)
         else:
             begin[axis], end[axis], step[axis] = chosen[0], chosen[-1] + 1, stride
-    if (begin, tuple(end), set(step)) == ([0] * len(shape), shape, {1}):
+    if not any(begin) and tuple(end) == shape and set(step) <= {1}:
         return x
     # Axes taken above keep their new size: their end is that of the value, not of the input.
     end = [now if before != now else e for e, before, now in zip(end, shape, n.shape_of(x), strict=True)]
@@ -205,7 +205,7 @@ def pad(n: OnnxNode) -> str:
     for i, axis in enumerate(axes):
         before[axis], after[axis] = pads[i], pads[i + len(axes)]
     shape = n.shape_of(x)
-    if min(*before, *after) < 0:
+    if min((*before, *after), default=0) < 0:
         begin = tuple(max(-b, 0) for b in before)
         end = tuple(d - max(-a, 0) for d, a in zip(shape, after, strict=True))
         x = n.emit("slice", {"x": x}, begin=begin, end=end, step=(1,) * rank)

@@ -139,10 +139,14 @@ def batch_normalization(n: OnnxNode) -> str:
     statistics = {key: n.floats(i, key) for i, key in enumerate(keys, start=1)}
     if any(array.shape != (shape[1],) for array in statistics.values()):
         raise Refused(f"its statistics do not fit {shape[1]} channels")
+    epsilon = float(n.attrs.get("epsilon", 1e-5))
+    lowest = float(statistics["variance"].min(initial=np.inf))
+    if not lowest + epsilon > 0:
+        raise Refused(f"its variance {lowest:g} with epsilon {epsilon:g} is not positive", "train the model again")
     inputs = {key: n.value(i) for i, key in enumerate(keys, start=1)}
     order = (0, *range(2, len(shape)), 1)
     x = n.transpose(n.value(0), order)
-    y = n.emit("batch_norm", {"x": x, **inputs}, epsilon=float(n.attrs.get("epsilon", 1e-5)))
+    y = n.emit("batch_norm", {"x": x, **inputs}, epsilon=epsilon)
     return n.transpose(y, (0, len(shape) - 1, *range(1, len(shape) - 1)))
 
 
@@ -169,6 +173,8 @@ def reduction(n: OnnxNode) -> str:
     if not given and n.attrs.get("noop_with_empty_axes", 0):
         return x
     axes = normal_axes(given or range(len(shape)), len(shape))
+    if not axes:  # of a scalar
+        return x
     keep = bool(n.attrs.get("keepdims", 1))
     op = {"ReduceMean": "reduce_mean", "ReduceSum": "reduce_sum", "ReduceMax": "reduce_max"}[n.op]
     if len(shape) == 4 and axes == (2, 3):

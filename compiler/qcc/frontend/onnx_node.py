@@ -156,10 +156,10 @@ class OnnxNode:
         """Parameters along axis 0 of weights whose output channels are ``axis`` of a file's constant.
 
         ``repeat``: how often the channels of that axis occur in a row (groups); ``factor``: what the constant is
-        multiplied by. None where the file does not quantize the constant.
+        multiplied by. None where the file does not quantize the constant, or nothing is left of it.
         """
         grid = self.scope.grids.get(self.inputs[index])
-        if grid is None:
+        if grid is None or factor == 0:
             return None
         shape = self.shape(index)
         if grid.axis not in (None, axis % len(shape)):

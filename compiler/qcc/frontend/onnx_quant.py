@@ -17,7 +17,7 @@ from onnx import helper
 
 from qcc.frontend.onnx_node import OnnxNode, importer
 from qcc.frontend.refused import Refused, normal_axis
-from qcc.numerics import QParams
+from qcc.numerics import SMALLEST_STEP, QParams
 
 MICROSOFT = "com.microsoft"
 MOVES = (
@@ -60,7 +60,10 @@ def per_tensor(n: OnnxNode, scale: int, zero: int) -> tuple[QParams, str]:
         raise Refused(f"it quantizes to {kind}", QDQ_HINT)
     if scales.size != 1:
         raise Refused("it quantizes an activation per channel", "quantize activations per tensor")
-    return QParams(float(scales.reshape(-1)[0]), int(zeros.reshape(-1)[0]) - OFFSETS[kind]), kind
+    step = float(scales.reshape(-1)[0])
+    if step < SMALLEST_STEP:
+        raise Refused(f"its scale {step:g} has no reciprocal in float32", "quantize the model again")
+    return QParams(step, int(zeros.reshape(-1)[0]) - OFFSETS[kind]), kind
 
 
 @importer("QuantizeLinear")
@@ -79,6 +82,8 @@ def _quantize_constant(n: OnnxNode) -> None:
     if zeros.dtype.kind not in "iu":
         raise Refused(f"it quantizes to {zeros.dtype}", QDQ_HINT)
     x = n.floats(0, "operand")
+    if np.isnan(x).any():
+        raise Refused("its operand holds NaN", "export the model again from finite weights")
     shape = _along(n, scales, x.shape)
     limits = np.iinfo(zeros.dtype)
     levels = np.rint(x.astype(np.float32) / scales.reshape(shape)) + zeros.reshape(shape)

@@ -171,7 +171,10 @@ def _import(scope: Scope, operators: Sequence[Operator]) -> list[Unsupported]:
 
 
 def _import_one(node: TfliteNode) -> None:
-    found = IMPORTERS[node.op](node)
+    try:
+        found = IMPORTERS[node.op](node)
+    except OverflowError as error:
+        raise Refused(f"its scales are not possible: {error}", "convert the model again") from error
     if found is None:
         return
     results = [found] if isinstance(found, str) else found

@@ -57,7 +57,8 @@ def binary(n: TfliteNode) -> str:
 @importer("DIV")
 def divide(n: TfliteNode) -> str:
     """Of real numbers by a constant."""
-    _only_real(n)
+    if n.integer:
+        raise _no_integer_form(n)
     divisor = n.reals(1, "divisor")
     if not np.all(divisor):
         raise Refused("it divides by 0")
@@ -65,9 +66,8 @@ def divide(n: TfliteNode) -> str:
                   clamp=n.limits())
 
 
-def _only_real(n: TfliteNode) -> None:
-    if n.integer:
-        raise Refused(f"{n.op} of quantized tensors is not supported", "keep this operator out of the integer model")
+def _no_integer_form(n: TfliteNode) -> Refused:
+    return Refused(f"{n.op} of quantized tensors is not supported", "keep this operator out of the integer model")
 
 
 @importer("MAXIMUM", "MINIMUM")
@@ -103,13 +103,9 @@ def function(n: TfliteNode) -> str:
             _fixed_result(n, numerics_tflite.TANH_QPARAMS)
             table = numerics_tflite.tanh_table(q)
         case "HARD_SWISH":
-            try:
-                table = numerics_tflite.hard_swish_table(q, out)
-            except OverflowError as error:
-                raise Refused(f"its scales are not possible: {error}", "convert the model again") from error
+            table = numerics_tflite.hard_swish_table(q, out)
         case _:
-            _only_real(n)
-            raise AssertionError
+            raise _no_integer_form(n)
     return n.look_up(n.value(0), table)
 
 
@@ -166,10 +162,7 @@ def softmax(n: TfliteNode) -> str:
             x = n.emit("mul", {"a": x, "b": n.constant(n.name + ".beta", np.array([beta], np.float32))}, clamp=None)
         return n.emit("softmax", {"x": x})
     _fixed_result(n, numerics.SOFTMAX_QPARAMS)
-    try:
-        table = numerics_tflite.softmax_table(n.q(0).step, beta)
-    except OverflowError as error:
-        raise Refused(str(error)) from error
+    table = numerics_tflite.softmax_table(n.q(0).step, beta)
     return n.tflite("softmax", {"x": x, "table": n.constant(n.name + ".table", table)})
 
 

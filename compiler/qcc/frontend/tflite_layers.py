@@ -165,7 +165,7 @@ def fully_connected(n: TfliteNode) -> str:
     size = int(np.prod(shape))
     if size % w.shape[1]:
         raise Refused(f"its input of shape {list(shape)} does not fit weights {list(w.shape)}")
-    keep = n.option("KeepNumDims") and shape[-1] == w.shape[1]
+    keep = n.option("KeepNumDims") and shape[-1:] == w.shape[1:]
     rows = n.reshape(x, shape if keep else (size // w.shape[1], w.shape[1]))
     return n.reshape(layer(n, "dense", rows, w, 0, (0, 1), _optional_bias(n, 2)), n.result().shape)
 

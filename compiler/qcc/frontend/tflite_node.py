@@ -14,7 +14,7 @@ from qcc.errors import ModelError
 from qcc.frontend.refused import MAX_TAKEN, Refused, registry, result_type
 from qcc.frontend.tflite_file import File, Operator, Tensor, reading
 from qcc.ir.graph import Attr, Graph, Node, TensorType
-from qcc.numerics import INT8_MAX, INT8_MIN, QParams
+from qcc.numerics import INT8_MAX, INT8_MIN, SMALLEST_STEP, QParams
 from qcc.numerics_tflite import TFLITE
 
 QUANTIZED = ("int8", "uint8")
@@ -48,6 +48,9 @@ def qparams(tensor: Tensor) -> QParams:
                       "convert the model with full integer quantization")
     if len(q.scales) != 1:
         raise Refused(f"tensor '{tensor.name}' has a scale for each channel", "only weights may have several scales")
+    if q.scales[0] < SMALLEST_STEP:
+        raise ModelError(f"tensor '{tensor.name}' has the scale {q.scales[0]:g}, which has no reciprocal in float32",
+                         hint="convert the model again")
     zero_point = q.zero_points[0] - (128 if tensor.dtype == "uint8" else 0)
     if not INT8_MIN <= zero_point <= INT8_MAX:
         raise ModelError(f"tensor '{tensor.name}' has the zero point {q.zero_points[0]}, which leaves {tensor.dtype}",

@@ -15,6 +15,7 @@ import hashlib
 import json
 import re
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -285,6 +286,6 @@ def load(folder: Path) -> Graph:
     except FileNotFoundError as error:
         raise ArtifactError(f"{Path(error.filename).name} is missing", where=str(folder),
                             hint="name a folder that `qcc compile` wrote") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, QccError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, QccError) as error:
         raise ArtifactError(f"the program cannot be read ({error})", where=str(folder),
                             hint="compile the model again") from error

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from qcc.emit.library import MANIFEST, check_output, replacing
-from qcc.errors import ArtifactError, InputError
+from qcc.errors import ArtifactError
 from qcc.ir.graph import Graph, TensorType
 from qcc.ir.text import load as load_program
 from qcc.ir.text import save
@@ -22,6 +22,7 @@ from qcc.npu.description import Description
 from qcc.npu.host import Device
 from qcc.npu.program import Program
 from qcc.npu.split import Split, split
+from qcc.runtime import FORMAT, checked_inputs, load, named_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +35,10 @@ AGAIN = "compile the model again"
 
 
 class NpuModel:
-    """A compiled model on the simulated accelerator; what ``qcc.runtime.Model`` is for libraries."""
+    """A compiled model on the simulated accelerator; what ``qcc.runtime.Model`` is for libraries.
+
+    One inference at a time: calls from several threads wait for each other.
+    """
 
     def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
         """Load the artifact in ``folder``; raises ArtifactError."""
@@ -53,12 +57,8 @@ class NpuModel:
         wanted = ([p.name for p in program.inputs], [p.name for p in program.outputs])
         if wanted != (parts.inputs, parts.outputs):
             raise ArtifactError(f"{PROGRAM} belongs to another model", where=str(folder), hint=AGAIN)
-        after = None
-        if (folder / HOST).is_dir():
-            from qcc.runtime import Model
-
-            after = Model(folder / HOST)
-        self._device = Device(parts, program, after)
+        self._device = Device(parts, program, load(folder / HOST) if (folder / HOST).is_dir() else None)
+        self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         """Name and target."""
@@ -66,16 +66,14 @@ class NpuModel:
 
     def __call__(self, x: NDArray[Any] | Arrays | None = None, /, **named: NDArray[Any]) -> Any:
         """As ``qcc.runtime.Model``: an array, a mapping or keywords in; an array or a dict out."""
-        if x is not None and not isinstance(x, Mapping):
-            if len(self.inputs) != 1:
-                raise InputError("one array without a name", hint=f"the inputs are {', '.join(self.inputs)}")
-            x = {next(iter(self.inputs)): x}
-        found = self.run({**(x or {}), **named})
+        found = self.run(named_inputs(self.inputs, x, named))
         return next(iter(found.values())) if len(found) == 1 else found
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Outputs by name; raises InputError, and MachineError if the program breaks a rule of the machine."""
-        return self._device.run({k: np.asarray(v) for k, v in inputs.items()})
+        arrays = checked_inputs(self.inputs, inputs)
+        with self._lock:
+            return self._device.run(arrays)
 
     def set_threads(self, count: int) -> int:
         """There is one thread."""
@@ -126,8 +124,7 @@ def build(graph: Graph, d: Description, folder: Path, *, host: Target | None = N
 def _manifest(graph: Graph, parts: Split, program: Program, t: Timeline, remarks: Sequence[str],
               host: str | None) -> dict[str, Any]:
     from qcc import __version__
-    from qcc.emit.package import edges, identifier
-    from qcc.runtime import FORMAT
+    from qcc.emit.package import edges, symbol_prefix
 
     found: dict[str, list[dict[str, Any]]] = {"input": [], "output": []}
     for kind, _, value, q in edges(graph):
@@ -148,7 +145,7 @@ def _manifest(graph: Graph, parts: Split, program: Program, t: Timeline, remarks
                        "remarks": notes, "place": None})  # fmt: skip
     peak = max(program.occupancy, default=0)
     return {
-        "format": FORMAT, "qcc": __version__, "name": graph.name, "prefix": identifier(graph.name),
+        "format": FORMAT, "qcc": __version__, "name": graph.name, "prefix": symbol_prefix(graph.name),
         "target": {"kind": "npu", "name": program.description.name, "host": host},
         "inputs": found["input"], "outputs": found["output"], "macs": sum(x.macs for x in program.layers),
         "weight_bytes": len(program.constants), "arena": {"bytes": peak, "lower_bound": peak, "buffers": []},

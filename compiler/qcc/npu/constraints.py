@@ -17,7 +17,7 @@ Finding = tuple[str, str, str] | None
 Constraint = Callable[[Node, Graph, Description], Finding]
 ON_HOST = "let the host compute it (--host), or change the model"
 ADVICE = {
-    "argmax": "its result is int64: take the class of the logits on the host (--host)",
+    "argmax": "its result is int32: take the class of the logits on the host (--host)",
     "resize_bilinear": "enlarge by nearest neighbours, which is a copy, or by a transposed convolution, or use --host",
 }
 """What to do about ops for which there is more to say."""

@@ -12,9 +12,8 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from qcc.data import data_folder
+from qcc.data import data_folder, read_table
 from qcc.errors import TargetError
-from qcc.target import read_table
 
 Dataflow = Literal["weight", "output", "input", "tiled"]
 Rounding = Literal["half_up", "double"]
@@ -195,7 +194,7 @@ class Description(_Table):
     def load(name: str | Path) -> Description:
         """A shipped accelerator by name, or a file by path (ends in ``.toml``). Raises TargetError."""
         path = target_path(name)
-        if path is None:
+        if path is None or (not str(name).endswith(".toml") and name not in known_npus()):
             raise TargetError(f"unknown accelerator '{name}'",
                               hint=f"one of {', '.join(known_npus())}, or the path of a .toml file")
         return parse(read_table(path), str(path))

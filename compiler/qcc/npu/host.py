@@ -48,7 +48,7 @@ class Device:
         if self.host is None:
             self._host(self.parts.after, values)
         else:
-            values |= self.host.run({name: np.ascontiguousarray(values[name]) for name in self.host.inputs})
+            values |= self.host.run({name: np.asarray(values[name], order="C") for name in self.host.inputs})
         return {name: np.asarray(values[name]) for name in graph.outputs}
 
     def _host(self, nodes: list[Node], values: dict[str, NDArray[Any]]) -> None:

@@ -114,6 +114,8 @@ def problem(expr: Expr) -> str:
         constants = expr[1 + function.operands :]
         if not all(isinstance(c, float) and not math.isnan(c) for c in constants):
             return f"the constants of {name} must be floats, got {constants}"
+        if name != "clip" and not all(map(math.isfinite, constants)):
+            return f"the constants of {name} must be finite, got {constants}"
         if name == "grid" and not (0 < constants[0] < math.inf and -128 <= constants[1] <= 127):
             return f"no int8 grid has scale and zero point {constants}"
         if name == "clip" and constants[0] > constants[1]:

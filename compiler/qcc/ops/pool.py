@@ -86,9 +86,8 @@ class AvgPool(Op):
     """Mean over kernel (h, w) windows of x [N,H,W,C]; attributes stride, pad, count_include_pad.
 
     Padding counts as zeros if ``count_include_pad``; else the mean is over the taps inside the input, and no window may
-    lie in the padding entirely. Integer form:
-    ``acc = sum of (x - z_x)`` over the taps inside, requantized (``ops.requant``) by constant multiplier int32 [1], or
-    [OH * OW] where the counts differ.
+    lie in the padding entirely. Integer form: ``acc = sum of (x - z_x)`` over the taps inside, requantized
+    (``ops.requant``) by constant multiplier int32 [1], or [OH * OW] where the counts differ.
 
     With ``rounding="tflite"`` input and output share their parameters and there is no multiplier: the mean of
     ``x + offset`` (0, or 128 for what the file has as uint8) is ``numerics_tflite.divide_away``, less the offset, and

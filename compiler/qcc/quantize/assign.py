@@ -65,12 +65,12 @@ def assign(
     """Parameters of every int8 value, and the graph (a changed copy) that they are for.
 
     ``ranges`` holds the values of ``calibrate.observed(graph)``; those whose parameters the graph gives may be missing.
-    Values joined by same-scale ops form one group, which
-    has the union of their ranges, or the parameters of a member that fake_quant or its op fixes. Where such an op joins
-    groups of different ranges, a narrower operand that others read too keeps its precision for them: a rescaling
-    (``pointwise`` of ``x``) is inserted in front of the op. A fake_quant of a value that has other parameters already
-    becomes a rescaling; the other ones are dropped. Appends to ``remarks`` what the user should read. Raises
-    ``CalibrationError``, which lists the values without parameters and range.
+    Values joined by same-scale ops form one group, which has the union of their ranges, or the parameters of a member
+    that fake_quant or its op fixes. Where such an op joins groups of different ranges, a narrower operand that others
+    read too keeps its precision for them: a rescaling (``pointwise`` of ``x``) is inserted in front of the op. A
+    fake_quant of a value that has other parameters already becomes a rescaling; the other ones are dropped. Appends to
+    ``remarks`` what the user should read. Raises ``CalibrationError``, which lists the values without parameters and
+    range.
     """
     graph = graph.copy()
     grouping = _Grouping(graph, ranges)

@@ -150,6 +150,10 @@ def _stream(graph: Graph, samples: Samples) -> Iterator[Any]:
         single = any(samples.shape == graph.types[v].shape[1:] for v in graph.inputs)
         yield from samples[None] if single or samples.ndim == 0 else samples
     elif isinstance(samples, Mapping):
+        scalars = [k for k, v in samples.items() if not isinstance(v, Sized) or getattr(v, "shape", (1,)) == ()]
+        if scalars:
+            raise CalibrationError(f"the samples of input '{scalars[0]}' are a single number",
+                                   hint="give one array of n samples per input")
         lengths = {k: len(v) for k, v in samples.items()}
         if len(set(lengths.values())) > 1:
             raise CalibrationError(

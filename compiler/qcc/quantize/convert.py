@@ -149,13 +149,13 @@ class Converter:
 
 
 def merge_edge_transposes(graph: Graph) -> Graph:
-    """Let quantize take in the transpose that alone reads it, and dequantize the one that it alone reads."""
+    """Let quantize take in the transpose that alone reads it, and dequantize the one that it alone reads; one each."""
     graph = graph.copy()
     for node in list(graph.nodes):
         before = graph.node_of().get(node.inputs.get("x", ""))
         if before is None or sole_user(graph, before.output, graph.users()) is None:
             continue
-        if (before.op, node.op) == ("quantize", "transpose"):
+        if (before.op, node.op) == ("quantize", "transpose") and before.attrs["perm"] is None:
             before.attrs["perm"] = node.attrs["perm"]
             absorb(graph, before, node)
         elif (before.op, node.op) == ("transpose", "dequantize"):

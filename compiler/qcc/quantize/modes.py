@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from qcc import numerics
-from qcc.errors import QccError, Unsupported, UnsupportedError
+from qcc.errors import ModelError, QccError, Unsupported, UnsupportedError
 from qcc.ir.graph import Graph, Node, TensorType
 from qcc.numerics import QParams
 from qcc.ops import OPS, Op
@@ -31,7 +31,7 @@ def convert_mode(graph: Graph, mode: Mode, remarks: Remarks | None = None) -> Gr
     """The program of a simplified float graph in mode "dynamic" or "float16".
 
     Appends to ``remarks`` what the user should read. Raises ``UnsupportedError`` that names every node which has no
-    float form, and ``QccError`` if the graph is quantized already.
+    float form, ``ModelError`` if a constant is not finite, and ``QccError`` if the graph is quantized already.
     """
     check_float(graph)
     graph, found = graph.copy(), Remarks()
@@ -47,6 +47,10 @@ def check_float(graph: Graph) -> None:
     """Refuse what cannot run in float32."""
     if any(node.op == "fake_quant" for node in graph.nodes):
         raise QccError("the model is quantized already", where=graph.name, hint="compile it with --mode int8")
+    wild = [name for name, array in graph.constants.items() if not np.isfinite(array).all()]
+    if wild:
+        raise ModelError(f"constant '{wild[0]}' leaves float32 where batch norms and scales are folded into it",
+                         where=graph.name, hint="check the model's weights and statistics")
     missing = [Unsupported(node.source or node.output, node.op, "it has no float32 form", "use --mode int8")
                for node in graph.nodes if type(OPS[node.op]).single is Op.single]  # fmt: skip
     if missing:
