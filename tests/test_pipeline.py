@@ -112,7 +112,7 @@ def test_options_without_a_use_are_refused() -> None:
     with pytest.raises(TargetError, match=r"edge-npu: an accelerator has no tuning records. Hint: leave out --records"):
         qcc.compile(network(), calib=samples(), target="edge-npu", records="r")
     with pytest.raises(TargetError, match=r"cortex-m4: mode dynamic needs a CPU that runs float32: its programs are"):
-        qcc.compile(network(), target="cortex-m4", emit="object", mode="dynamic")
+        qcc.compile(network(), target=pipeline.load_target("cortex-m4", "object"), mode="dynamic")
     wrong: dict[str, Any]
     for wrong in ({"mode": "int4"}, {"io": "int4"}, {"package": "maven", "target": "c99"}):
         with pytest.raises(QccError, match=rf"{next(iter(wrong))} cannot be '(int4|maven)'\. Hint: one of "):

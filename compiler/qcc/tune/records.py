@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from qcc.data import data_folder
 from qcc.errors import RecordsError
+from qcc.output import new_file
 
 if TYPE_CHECKING:
     from qcc.target import Target
@@ -185,13 +186,9 @@ def shipped_records(target: Target) -> Records:
 
 
 def write_records(records: Iterable[Record], path: Path) -> None:
-    """Replace a file. Raises RecordsError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text("".join(r.line() for r in records), encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise RecordsError(f"cannot be written ({error.strerror})", where=str(path)) from error
+    """Replace a file. Raises ArtifactError."""
+    with new_file(path, "the records") as file:
+        file.write("".join(r.line() for r in records).encode())
 
 
 class Journal:
