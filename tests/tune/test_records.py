@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from qcc.data import data_folder
-from qcc.errors import RecordsError
+from qcc.errors import ArtifactError, RecordsError
 from qcc.target import Target
 from qcc.tune import records as module
 from qcc.tune.records import Journal, Key, Record, Records, load_records, schedule_version, write_records
@@ -95,7 +95,7 @@ def test_errors(tmp_path: Path) -> None:
         with pytest.raises(RecordsError, match="holds no tuning records"):
             Journal(other)
         assert other.read_bytes() == contents
-    with pytest.raises(RecordsError, match="cannot be written"):
+    with pytest.raises(ArtifactError, match="the records cannot be written"):
         write_records([record()], tmp_path / "no" / "r.tune")
     other.unlink()
     (tmp_path / "file").write_text("")
