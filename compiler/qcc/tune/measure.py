@@ -4,7 +4,6 @@ emulators or on boards that the target's ``[run] command`` reaches.
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,11 +13,9 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from qcc.data import data_folder
-from qcc.emit.library import call_tool
 from qcc.errors import ToolError, TuningError
-from qcc.lower.build import cache_folder
 from qcc.remote import RUNNER
-from qcc.tune.program import Program, ProgramEndedError, link_program
+from qcc.tune.program import Program, ProgramEndedError, compiled_once, link_program
 from qcc.tune.records import Status
 
 if TYPE_CHECKING:
@@ -172,15 +169,8 @@ def choose_measure(target: Target, rpc: str | None = None, key: str | None = Non
 
 
 def built_plugin(source: Path) -> Path:
-    """A counting plugin for QEMU, built once by the C compiler of this machine. Raises ToolError."""
-    library = cache_folder() / f"{source.stem}-{hashlib.sha256(source.read_bytes()).hexdigest()[:12]}.so"
-    if not library.exists():
-        library.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="qcc-", dir=library.parent) as scratch:
-            made = Path(scratch, library.name)
-            call_tool(["cc", "-O2", "-shared", "-fPIC", str(source), "-o", str(made)], Path(scratch))
-            made.replace(library)
-    return library
+    """A counting plugin for QEMU, by the C compiler of this machine. Raises ToolError."""
+    return compiled_once(["cc", "-O2", "-shared", "-fPIC"], source, ".so")
 
 
 def _command(target: Target, program: Path) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
+import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +17,7 @@ from qcc.data import data_folder
 from qcc.emit.entry import prototype
 from qcc.emit.library import call_tool, compiler_command
 from qcc.emit.package import C_TYPES
+from qcc.lower.build import cache_folder
 from qcc.tune.case import Bytes, Case
 
 if TYPE_CHECKING:
@@ -49,9 +52,25 @@ def link_program(candidates: Sequence[Candidate], target: Target, folder: Path) 
     program = folder / "measure"
     static = ["-static"] if target.missing() else []
     objects = list(dict.fromkeys(str(v.object) for v in variants))
-    call_tool([*compiler_command(target), *static, str(data_folder("runtime") / "tune" / "measure.c"), "variants.c",
-               *objects, "-o", str(program)], folder)  # fmt: skip
+    command = compiler_command(target)
+    measuring = compiled_once([*command, "-c"], data_folder("runtime") / "tune" / "measure.c", ".o")
+    call_tool([*command, *static, str(measuring), "variants.c", *objects, "-o", str(program)], folder)
     return program
+
+
+def compiled_once(command: Sequence[str], source: Path, suffix: str) -> Path:
+    """What a C compiler's command makes of a source of qcc's own, which the cache keeps. Raises ToolError."""
+    headers = sorted((data_folder("runtime") / "include" / "qcc").glob("*.h"))
+    text = [*command, *(f.read_text() for f in (source, *headers))]
+    digest = hashlib.sha256("\0".join(text).encode()).hexdigest()[:12]
+    made = cache_folder() / f"{source.stem}-{digest}{suffix}"
+    if not made.exists():
+        made.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="qcc-", dir=made.parent) as scratch:
+            part = Path(scratch, made.name)
+            call_tool([*command, str(source), "-o", str(part)], Path(scratch))
+            part.replace(made)
+    return made
 
 
 def prepare_source(target: Target) -> str:
