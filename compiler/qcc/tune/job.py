@@ -31,7 +31,7 @@ PROMISING = 0.985
 """A candidate with at most this part of the best one's time is measured a second time before it is believed."""
 PATIENCE = 24
 """Candidates for each task that may pass without gain before a job ends."""
-LEADING = 4
+LEADING = 16
 """The best candidates of a task that are measured in the model."""
 WORTH = 0.998
 """Gain of the whole model that counts as such."""
