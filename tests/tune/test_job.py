@@ -20,6 +20,8 @@ from qcc import pipeline
 from qcc.emit.entry import prototype
 from qcc.errors import RecordsError, TuningError
 from qcc.ir.graph import Graph
+from qcc.lower.build import build_kernels
+from qcc.schedule.tiles import SHARES
 from qcc.target import Target, missing_here
 from qcc.tune import job, measure, report
 from qcc.tune.inmodel import ModelBench
@@ -68,6 +70,15 @@ def test_a_job_that_was_killed_goes_on(whole: Path, tmp_path: Path) -> None:
     result = jobs.tune(path)
     assert result.measured == len(load_records(whole)) - len(before), "nothing is measured again"
     assert path.read_text() == whole.read_text()
+
+
+def test_threads_keep_their_share(whole: Path) -> None:
+    """A candidate is measured with one thread, and must not take the work of others."""
+    for task in find_tasks(jobs.network(), HOST):
+        digest = task.kernel.digest
+        tried = [dict(r.decisions) for r in load_records(whole) if r.kernel == digest and r.status == "ok"]
+        extents = [build_kernels([task.kernel], HOST, 1, chosen={digest: c})[digest].extent for c in ({}, *tried)]
+        assert min(extents) >= min(SHARES, extents[0])
 
 
 def test_records_are_compiled_by_and_change_no_byte(whole: Path, tmp_path: Path) -> None:

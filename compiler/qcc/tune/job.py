@@ -15,6 +15,7 @@ from qcc.errors import TuningError
 from qcc.ir.graph import Graph
 from qcc.lower.build import Variant, Workers, build_kernels, plan_variants
 from qcc.lower.repack import repacked, scheduled_decisions
+from qcc.schedule.tiles import SHARES
 from qcc.target import Target
 from qcc.tune.inmodel import ModelBench
 from qcc.tune.measure import Measure, Outcome, choose_measure
@@ -189,11 +190,17 @@ class _Job:
         self._check_time()
         if failure is not None:
             self.keep(task, chosen, Outcome("unbuildable", failure.strip().splitlines()[-1]))
+        elif (extent := self.candidate(task, chosen).built.extent) < (least := self.least_extent(task)):
+            self.keep(task, chosen, Outcome("unbuildable", f"threads would share {extent} iterations, not {least}"))
         elif self.measure.exact:
             self.keep(task, chosen, self.measure.run([self.candidate(task, chosen)]))
         else:
             self.keep(task, chosen, self.beside(task, chosen))
         self._say(task.what)
+
+    def least_extent(self, task: Task) -> int:
+        """Iterations that a candidate must leave for threads to share: it is measured with one, and runs with many."""
+        return min(SHARES, self.plain[task.kernel.digest].extent)
 
     def measure_alone(self, task: Task) -> Outcome:
         """Measure a default."""
