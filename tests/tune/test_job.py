@@ -42,8 +42,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The records of a job that nothing interrupted."""
     path = tmp_path_factory.mktemp("tune") / "whole.tune"
     result = jobs.tune(path)
-    assert result.failed == 0
     assert result.measured == len(load_records(path))
+    assert result.failed == sum("threads would share" in r.error for r in load_records(path))
     return path
 
 
@@ -155,11 +155,12 @@ def test_what_crashes_hangs_or_is_wrong_is_never_chosen(tmp_path: Path, monkeypa
     monkeypatch.setattr(measure, "LONGEST", 0.02)
     path = tmp_path / "planted.tune"
     result = run_job(jobs.network(), HOST, path, trials=8, measure=Planted(tmp_path))
-    assert result.failed == 3
     records = list(load_records(path))
-    assert {r.status for r in records} == {"ok", "crash", "timeout", "wrong"}
     failed = [r for r in records if r.value is None]
-    assert {r.status: bool(r.error) for r in failed} == dict.fromkeys(PLANTED, True)
+    assert result.failed == len(failed)
+    planted = [r for r in failed if "threads would share" not in r.error]
+    assert len(planted) == 3
+    assert {r.status: bool(r.error) for r in planted} == dict.fromkeys(PLANTED, True)
     chosen = Records(records).chosen(Key.of(HOST), {r.kernel for r in records})
     assert not {(k, tuple(sorted(c.items()))) for k, c in chosen.items()} & {(r.kernel, r.decisions) for r in failed}
 
@@ -189,7 +190,7 @@ class Reversed:
     def times(self, chosen: dict[str, Chosen]) -> dict[str, tuple[float, float]]:
         rank = len(self.asked)
         self.asked.append(chosen)
-        return {t.kernel.digest: (1.0, 0.9 - 0.1 * rank if rank < LEADING else 0.65) for t in self.tasks}
+        return {t.kernel.digest: (1.0, 0.95 - 0.01 * rank if rank < LEADING else 0.805) for t in self.tasks}
 
 
 def test_the_model_has_the_last_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,7 +207,8 @@ def test_the_model_has_the_last_word(tmp_path: Path, monkeypatch: pytest.MonkeyP
         alone = [dict(r.decisions) for r in known.ranked(key, digest, "instructions")]
         assert tried == alone[: len(tried)], "the best ones alone"
         assert last[digest] == tried[-1] == row.decisions == known.chosen(key, [digest])[digest]
-        assert (row.default, row.tuned) == (1.0, 0.65), "of two results the worse one counts"
+        first = 0.95 - 0.01 * (len(tried) - 1)
+        assert (row.default, row.tuned) == (1.0, max(first, 0.805)), "of two results the worse one counts"
     again = run_job(jobs.network(), HOST, path, trials=60, measure=Beside(), seed=3)
     assert again.measured == 0
     assert again.rows == result.rows
