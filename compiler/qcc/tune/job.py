@@ -189,13 +189,15 @@ class _Job:
         failure = compiled.result()
         self._check_time()
         if failure is not None:
-            self.keep(task, chosen, Outcome("unbuildable", failure.strip().splitlines()[-1]))
-        elif (extent := self.candidate(task, chosen).built.extent) < (least := self.least_extent(task)):
-            self.keep(task, chosen, Outcome("unbuildable", f"threads would share {extent} iterations, not {least}"))
-        elif self.measure.exact:
-            self.keep(task, chosen, self.measure.run([self.candidate(task, chosen)]))
+            outcome = Outcome("unbuildable", failure.strip().splitlines()[-1])
         else:
-            self.keep(task, chosen, self.beside(task, chosen))
+            candidate, least = self.candidate(task, chosen), self.least_extent(task)
+            if candidate.built.extent < least:
+                said = f"threads would share {candidate.built.extent} iterations, not {least}"
+                outcome = Outcome("unbuildable", said)
+            else:
+                outcome = self.measure.run([candidate]) if self.measure.exact else self.beside(task, chosen)
+        self.keep(task, chosen, outcome)
         self._say(task.what)
 
     def least_extent(self, task: Task) -> int:
@@ -241,18 +243,18 @@ class _Job:
         """Measure the best candidates of every task in the model, one of each at a time, then the winners once more:
         of their two results the worse one counts."""
         best = {task.kernel.digest: self.leading(task) for task in self.tasks}
-        rounds = [{d: known[n] for d, known in best.items() if n < len(known)} for n in range(LEADING)]
-        rounds = [r for r in rounds if any(self.found(t, r.get(t.kernel.digest, {}), IN_MODEL) is None
-                                           for t in self.tasks)]  # fmt: skip
-        if rounds:
-            self._say("compile the model")
-            with ModelBench(self.graph, self.target, self.tasks) as bench:
-                for number, chosen in enumerate(rounds):
-                    self._say(f"measure in the model, {number + 1} of {len(rounds) + 1}")
-                    self.keep_in_model(bench, chosen)
-                self._say("measure the best in the model")
-                self.keep_in_model(bench, {t.kernel.digest: self.chosen(t, IN_MODEL) for t in self.tasks})
+        rounds = [{d: known[n] for d, known in best.items() if n < len(known)}
+                  for n in range(max(1, *map(len, best.values())))]  # fmt: skip
+        self._say("compile the model")
         self.unit = IN_MODEL
+        rounds = [r for r in rounds if any(self.found(t, r.get(t.kernel.digest, {})) is None for t in self.tasks)]
+        if not rounds:
+            return
+        with ModelBench(self.graph, self.target, self.tasks) as bench:
+            for number, chosen in enumerate(rounds):
+                self.keep_in_model(bench, chosen)
+                self._say(f"measured in the model, {number + 1} of {len(rounds) + 1}")
+            self.keep_in_model(bench, {t.kernel.digest: self.chosen(t) for t in self.tasks})
 
     def leading(self, task: Task) -> list[Chosen]:
         """The candidates that are to be measured in the model, all faster than the default."""
@@ -264,21 +266,21 @@ class _Job:
         times = bench.times(chosen)
         for task in self.tasks:
             now, tuned = times[task.kernel.digest]
-            if self.found(task, {}, IN_MODEL) is None:
-                self.keep(task, {}, Outcome("ok", values=(now,)), IN_MODEL)
+            if self.found(task, {}) is None:
+                self.keep(task, {}, Outcome("ok", values=(now,)))
             decisions = chosen.get(task.kernel.digest)
             if decisions:
-                before, value = self.found(task, decisions, IN_MODEL), tuned / now * self.value(task, {}, IN_MODEL)
+                before, value = self.found(task, decisions), tuned / now * self.value(task, {})
                 if before is not None and before.value is not None:
                     value = max(value, before.value)
-                self.keep(task, decisions, Outcome("ok", values=(value,)), IN_MODEL)
+                self.keep(task, decisions, Outcome("ok", values=(value,)))
 
-    def keep(self, task: Task, chosen: Chosen, outcome: Outcome, unit: str | None = None) -> None:
+    def keep(self, task: Task, chosen: Chosen, outcome: Outcome) -> None:
         """Write a record."""
         value = outcome.values[0] if outcome.status == "ok" else None
         decisions = tuple(sorted(chosen.items()))
-        record = Record(task.kernel.digest, task.what, self.target.name, self.key, decisions, outcome.status,
-                        unit or self.unit, value, outcome.error)  # fmt: skip
+        record = Record(task.kernel.digest, task.what, self.target.name, self.key, decisions, outcome.status, self.unit,
+                        value, outcome.error)  # fmt: skip
         with self.lock:
             self.journal.append(record)
             self.measured += 1
@@ -297,21 +299,20 @@ class _Job:
         decisions = {call.kernel.digest: scheduled_decisions(chosen)}
         return Candidate(task, call, build_kernels([call.kernel], self.target, chosen=decisions)[call.kernel.digest])
 
-    def found(self, task: Task, chosen: Chosen, unit: str | None = None) -> Record | None:
+    def found(self, task: Task, chosen: Chosen) -> Record | None:
         """The record of a candidate."""
-        decisions = tuple(sorted(chosen.items()))
-        return self.journal.records.find(self.key, task.kernel.digest, unit or self.unit, decisions)
+        return self.journal.records.find(self.key, task.kernel.digest, self.unit, tuple(sorted(chosen.items())))
 
-    def value(self, task: Task, chosen: Chosen, unit: str | None = None) -> float:
+    def value(self, task: Task, chosen: Chosen) -> float:
         """The value of a correct candidate."""
-        record = self.found(task, chosen, unit)
+        record = self.found(task, chosen)
         assert record is not None and record.value is not None, "it was measured"  # noqa: PT018
         return record.value
 
-    def chosen(self, task: Task, unit: str | None = None) -> Chosen:
+    def chosen(self, task: Task) -> Chosen:
         """The decisions that are best, ``{}`` where that is the default or hardly worse."""
-        best = self.journal.records.best(self.key, task.kernel.digest, unit or self.unit)
-        better = best is not None and best.value is not None and best.value <= LEAST_GAIN * self.value(task, {}, unit)
+        best = self.journal.records.best(self.key, task.kernel.digest, self.unit)
+        better = best is not None and best.value is not None and best.value <= LEAST_GAIN * self.value(task, {})
         return dict(best.decisions) if best is not None and better else {}
 
     def best_value(self, task: Task) -> float:
